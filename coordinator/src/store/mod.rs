@@ -1,0 +1,303 @@
+//! The SQL side of every transaction: rows, history, seals and the one owner, as promises.
+//!
+//! A store is written by one [`TxWriter`] at a time and read by anyone through [`TxReader`]. All writing is in
+//! [`Batch`]es that are whole or absent. The engine computes what a batch says; a store only keeps it.
+//!
+//! Promises of every store, checked by [`conformance`]:
+//!
+//! - A batch is committed with all its rows, events and its seal, or not at all, and is durable once `commit` returned.
+//! - A writer whose epoch or sequence number is not the store's writes nothing ([`CommitError::TakenOver`]).
+//! - A decided row keeps its decision, whatever a batch says ([`CommitError::Refused`]).
+//! - Events and seals can be added, never changed or removed, by this connection or any other of the application's.
+
+pub mod conformance;
+pub mod model;
+pub mod sqlite;
+
+use std::fmt;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use mq_core::clock::ServerTime;
+use mq_core::log::{LogId, Position, QueueOffset};
+use mq_core::names::{GroupName, TopicName};
+
+use crate::audit::Event;
+use crate::audit::seal::{Hash, Seal};
+use crate::transaction::{Incarnation, MarkerIdentity, State, TransactionId};
+
+/// What a stored half message is, apart from what became of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Half {
+    /// The transaction.
+    pub id: TransactionId,
+    /// Where the half message was first stored: its identity on the wire, for ever.
+    pub position: Position,
+    /// Its number in the half queue.
+    pub queue_offset: QueueOffset,
+    /// The producer group.
+    pub group: GroupName,
+    /// The topic the message is for.
+    pub topic: TopicName,
+    /// Length of the body in bytes.
+    pub body_len: u32,
+    /// Server time at which it became durable.
+    pub prepared_at: ServerTime,
+    /// Process incarnation of the sender, if it told one.
+    pub sender: Option<Incarnation>,
+    /// Identity of the database that holds the marker, if there is one.
+    pub marker: Option<MarkerIdentity>,
+}
+
+/// When and as how many-th a transaction was decided.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Decided {
+    /// Server time of the decision.
+    pub at: ServerTime,
+    /// Number of the decision, from 1, without gaps, over all transactions.
+    pub number: u64,
+}
+
+/// One transaction as the store keeps it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Row {
+    /// The half message.
+    pub half: Half,
+    /// Where the transaction stands.
+    pub state: State,
+    /// The decision, when there is one.
+    pub decided: Option<Decided>,
+    /// When the next check-back is due; `None` once decided or parked.
+    pub check_at: Option<ServerTime>,
+    /// How many check-backs were answered with UNKNOWN.
+    pub checks: u32,
+    /// How often the decision was repeated by someone.
+    pub repeats: u32,
+    /// How often someone said the opposite of the decision.
+    pub contradictions: u32,
+    /// Why the final message could not be published, if that is so.
+    pub unpublished: Option<String>,
+}
+
+/// A change to a row that is already in the store.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Change {
+    /// Decide it. Only a row that is prepared or parked takes this.
+    Decide {
+        /// [`State::Committed`] or [`State::RolledBack`].
+        state: State,
+        /// When and as how many-th.
+        decided: Decided,
+    },
+    /// A check-back was answered, or shall be made at another time. Only a prepared row takes this.
+    Check {
+        /// The new count.
+        checks: u32,
+        /// When to ask next.
+        check_at: ServerTime,
+    },
+    /// The budget is used up. Only a prepared row takes this.
+    Park,
+    /// Someone repeated the decision, or contradicted it.
+    Count {
+        /// Added to the repeats.
+        repeats: u32,
+        /// Added to the contradictions.
+        contradictions: u32,
+    },
+    /// The final message could not be published (`Some`), or was after all (`None`).
+    Unpublished(Option<String>),
+}
+
+/// The one row that says who may write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Owner {
+    /// The log this store belongs to.
+    pub log: LogId,
+    /// Raised by each writer that takes over.
+    pub epoch: u64,
+    /// Number of the last batch.
+    pub seq: u64,
+    /// Random id of the last batch.
+    pub batch: u128,
+    /// Every durable record of ours before this position is reflected in the store.
+    pub watermark: Position,
+    /// The last decision number whose record (the final message, or the echo of a rollback) is durable in the log.
+    pub published: u64,
+    /// The highest decision number given.
+    pub last_decision: u64,
+    /// The number the next event gets.
+    pub next_event: u64,
+    /// Hash of the last seal, zeros before the first.
+    pub head: Hash,
+}
+
+/// Everything one SQL transaction writes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Batch {
+    /// Random id, by which an unknown outcome is found out.
+    pub id: u128,
+    /// The watermark after it.
+    pub watermark: Position,
+    /// Transactions without a row so far, decided already or not. Ordered by position, each position once.
+    pub new: Vec<Row>,
+    /// Changes to rows that exist; at most one for a row, except that a [`Change::Count`] may stand beside another.
+    pub changes: Vec<(Position, Change)>,
+    /// The history, numbered from [`Owner::next_event`] on.
+    pub events: Vec<Event>,
+    /// The seal over `events`; its `seq` is the owner's plus one, and it says `published`.
+    pub seal: Seal,
+}
+
+/// Why a batch is not known to be in the store.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum CommitError {
+    /// Another process has taken the store over. Nothing was written, and nothing ever will be: stop.
+    #[error("another process has taken over the database")]
+    TakenOver,
+    /// The outcome is unknown: call [`TxWriter::find_out`] before anything else.
+    #[error("the outcome of a commit is unknown: {0}")]
+    Unknown(String),
+    /// The database refuses something in this batch; nothing was written. Smaller batches may pass.
+    #[error("the database refuses the batch: {0}")]
+    Refused(String),
+    /// The database cannot write now (full, locked, gone); nothing was written. Try the same batch again.
+    #[error("the database cannot write: {0}")]
+    Unavailable(String),
+}
+
+/// Why a store cannot be opened or read.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum StoreError {
+    /// The database is somebody else's, newer than this program, of a refused version, or belongs to another log.
+    #[error("{0}")]
+    Foreign(String),
+    /// The database cannot be reached, read or written; trying again may help.
+    #[error("the database cannot be used: {0}")]
+    Unavailable(String),
+    /// What is stored contradicts itself.
+    #[error("the database is damaged: {0}")]
+    Damaged(String),
+}
+
+/// What became of a batch whose commit had an unknown outcome.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fate {
+    /// It is in the store.
+    Done,
+    /// It is not, and never will be: commit it again.
+    Redo,
+}
+
+/// Which transactions a list shows.
+#[derive(Debug, Clone, Default)]
+pub struct Filter {
+    /// Only those in this state.
+    pub state: Option<State>,
+    /// Only those of this producer group.
+    pub group: Option<GroupName>,
+    /// Only those for this topic.
+    pub topic: Option<TopicName>,
+    /// Only those that could not be published.
+    pub unpublished: bool,
+    /// Only those whose half message stands behind this position: the last of the page before.
+    pub after: Option<Position>,
+    /// At most so many.
+    pub limit: u32,
+}
+
+/// A store of transactions.
+#[async_trait]
+pub trait TxStore: fmt::Debug + Send + Sync + 'static {
+    /// Becomes the one writer: checks that the store belongs to `log` (an empty store is paired with it), raises the
+    /// epoch and returns the owner row as it now is. Older writers write nothing from here on.
+    ///
+    /// # Errors
+    /// [`StoreError::Foreign`] when the store belongs to another log. Nothing was changed.
+    async fn take_over(&self, log: LogId) -> Result<(Box<dyn TxWriter>, Owner), StoreError>;
+
+    /// A reader over connections of its own. Reading never blocks the writer.
+    fn reader(&self) -> Arc<dyn TxReader>;
+}
+
+/// The one writer of a store. Dropping a future of it may still take effect: let none be dropped.
+#[async_trait]
+pub trait TxWriter: fmt::Debug + Send {
+    /// Commits `batch` if this writer still owns the store.
+    ///
+    /// # Errors
+    /// [`CommitError`]; after `Unknown` only [`TxWriter::find_out`] may be called.
+    async fn commit(&mut self, batch: &Batch) -> Result<(), CommitError>;
+
+    /// After an unknown outcome: connects again and looks what became of the batch with id `batch`.
+    ///
+    /// # Errors
+    /// [`CommitError::TakenOver`], or [`CommitError::Unavailable`]: ask again.
+    async fn find_out(&mut self, batch: u128) -> Result<Fate, CommitError>;
+
+    /// The rows of these half messages as the writer's own connection sees them, in any order; missing ones are left out.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`] or [`StoreError::Damaged`].
+    async fn rows(&mut self, positions: &[Position]) -> Result<Vec<Row>, StoreError>;
+}
+
+/// Reading, from anywhere, at any time.
+#[async_trait]
+pub trait TxReader: fmt::Debug + Send + Sync {
+    /// The owner row.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    async fn owner(&self) -> Result<Owner, StoreError>;
+
+    /// The row of a transaction.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    async fn transaction(&self, id: TransactionId) -> Result<Option<Row>, StoreError>;
+
+    /// Rows by [`Filter`], in order of position.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    async fn list(&self, filter: &Filter) -> Result<Vec<Row>, StoreError>;
+
+    /// Prepared rows whose `check_at` is not after `now`, the longest due first, at most `limit`.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    async fn due(&self, now: ServerTime, limit: u32) -> Result<Vec<Row>, StoreError>;
+
+    /// Prepared rows of these senders, at most `limit`, behind `after`, in order of position.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    async fn open_of(&self, senders: &[Incarnation], after: Option<Position>, limit: u32) -> Result<Vec<Row>, StoreError>;
+
+    /// Decided rows with a decision number above `after`, in order of decision, at most `limit`.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    async fn decided_after(&self, after: u64, limit: u32) -> Result<Vec<Row>, StoreError>;
+
+    /// The history of a transaction, oldest first.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    async fn events(&self, id: TransactionId) -> Result<Vec<Event>, StoreError>;
+
+    /// All events from number `from` on, at most `limit`.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    async fn history(&self, from: u64, limit: u32) -> Result<Vec<Event>, StoreError>;
+
+    /// Seals from `from` on, at most `limit`.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    async fn seals(&self, from: u64, limit: u32) -> Result<Vec<Seal>, StoreError>;
+}

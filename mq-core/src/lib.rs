@@ -1,0 +1,28 @@
+//! Topics, message queues, consumer groups and one commit log.
+//!
+//! `mq-core` is a message broker engine that uses RocketMQ's words and its stored record layout, so that the bytes a
+//! consumer pulls are the bytes on disk. It can be linked into a process or stand behind a socket.
+//!
+//! It is **not** aware of transactions or of SQL. Whatever needs them is an [`extension`]: it claims hidden topics, send
+//! flags and request codes, and appends marked records to the log.
+//!
+//! | module | owns |
+//! |---|---|
+//! | [`names`] | topic and group names and the rules they obey |
+//! | [`message`] | a message before it is stored, and its limits |
+//! | [`wire`] | RocketMQ's bytes: records, properties, ids, reserved names |
+//! | [`log`] | the commit log: append, read, find, scan, recovery |
+//! | [`broker`] | topics, groups, offsets, retry and delay over one log |
+//! | [`client`] | producers and consumers, embedded or (later) remote |
+//! | [`extension`] | the one way to add a protocol on top |
+//! | [`clock`], [`random`] | the only sources of time and chance |
+
+pub mod broker;
+pub mod client;
+pub mod clock;
+pub mod extension;
+pub mod log;
+pub mod message;
+pub mod names;
+pub mod random;
+pub mod wire;

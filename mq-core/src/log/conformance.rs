@@ -1,0 +1,1 @@
+//! What every [`super::Log`] must do, as tests that an implementation calls.

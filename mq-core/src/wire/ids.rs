@@ -1,0 +1,53 @@
+//! Message ids as clients write them: the offset id (RocketMQ `MessageDecoder.createMessageId`) and 128 bit ids in hex.
+
+use std::fmt::Write as _;
+use std::net::{Ipv4Addr, SocketAddrV4};
+
+/// The offset id of the record at `position` on `host`: 32 upper-case hex digits.
+#[must_use]
+pub fn offset_id(host: SocketAddrV4, position: u64) -> String {
+    let mut id = String::with_capacity(32);
+    let ip = u32::from(*host.ip());
+    // Writing to a String cannot fail.
+    let _ = write!(id, "{ip:08X}{:08X}{position:016X}", host.port());
+    id
+}
+
+/// Host and position of an offset id; `None` when it is not 32 hex digits or its port is no port.
+#[must_use]
+pub fn parse_offset_id(id: &str) -> Option<(SocketAddrV4, u64)> {
+    let bits = parse_hex128(id)?;
+    let port = u16::try_from((bits >> 64) & 0xFFFF_FFFF).ok()?;
+    let ip = Ipv4Addr::from((bits >> 96) as u32);
+    Some((SocketAddrV4::new(ip, port), bits as u64))
+}
+
+/// 128 bits as 32 upper-case hex digits.
+#[must_use]
+pub fn hex128(bits: u128) -> String {
+    format!("{bits:032X}")
+}
+
+/// The 128 bits that 32 hex digits of either case stand for.
+#[must_use]
+pub fn parse_hex128(text: &str) -> Option<u128> {
+    if text.len() != 32 || !text.bytes().all(|b| b.is_ascii_hexdigit()) {
+        return None;
+    }
+    u128::from_str_radix(text, 16).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_offset_id_is_address_port_and_position() {
+        let host = SocketAddrV4::new(Ipv4Addr::new(192, 168, 1, 2), 10911);
+        let id = offset_id(host, 0x1234);
+        assert_eq!(id, "C0A8010200002A9F0000000000001234");
+        assert_eq!(parse_offset_id(&id), Some((host, 0x1234)));
+        assert_eq!(parse_offset_id("zz"), None);
+        assert_eq!(parse_offset_id("C0A80102FFFFFFFF0000000000001234"), None);
+    }
+}

@@ -1,0 +1,73 @@
+//! Names and flag bits that RocketMQ reserves (`MessageConst`, `MixAll`, `TopicValidator`, `MessageSysFlag`).
+
+/// Prefix of the topic that holds a group's messages to be consumed again.
+pub const RETRY_PREFIX: &str = "%RETRY%";
+/// Prefix of the topic that holds a group's dead letters.
+pub const DEAD_LETTER_PREFIX: &str = "%DLQ%";
+/// The topic whose 18 queues hold delayed messages, one queue for a level.
+pub const SCHEDULE_TOPIC: &str = "SCHEDULE_TOPIC_XXXX";
+/// The topic that holds half messages.
+pub const HALF_TOPIC: &str = "RMQ_SYS_TRANS_HALF_TOPIC";
+/// The topic in which the original keeps its marks of settled half messages; ours stays empty.
+pub const OP_TOPIC: &str = "RMQ_SYS_TRANS_OP_HALF_TOPIC";
+/// The topic whose queue settings an automatically created topic inherits.
+pub const AUTO_CREATE_TOPIC: &str = "TBW102";
+
+/// Property: the one tag of a message.
+pub const TAGS: &str = "TAGS";
+/// Property: words to find a message by, separated by one space.
+pub const KEYS: &str = "KEYS";
+/// Property: the client's id of the message; for a half message also its transaction id.
+pub const UNIQ_KEY: &str = "UNIQ_KEY";
+/// Property: whether the sender waits for the flush.
+pub const WAIT: &str = "WAIT";
+/// Property: delay level 1 to 18.
+pub const DELAY: &str = "DELAY";
+/// Property: the topic a message really belongs to while it sits in a system topic.
+pub const REAL_TOPIC: &str = "REAL_TOPIC";
+/// Property: the queue a message really belongs to while it sits in a system topic.
+pub const REAL_QUEUE: &str = "REAL_QID";
+/// Property: the original topic of a message that is consumed again.
+pub const RETRY_TOPIC: &str = "RETRY_TOPIC";
+/// Property: the id of the first copy of a message that is consumed again.
+pub const ORIGIN_MESSAGE_ID: &str = "ORIGIN_MESSAGE_ID";
+/// Property: the original topic of a dead letter.
+pub const DEAD_LETTER_ORIGIN_TOPIC: &str = "DLQ_ORIGIN_TOPIC";
+/// Property: the original id of a dead letter.
+pub const DEAD_LETTER_ORIGIN_MESSAGE_ID: &str = "DLQ_ORIGIN_MESSAGE_ID";
+/// Property: asks for a half message.
+pub const TRAN_MSG: &str = "TRAN_MSG";
+/// Property: the producer group of a half message.
+pub const PRODUCER_GROUP: &str = "PGROUP";
+/// Property: the transaction id as 5.x brokers store it; equals [`UNIQ_KEY`].
+pub const TRANSACTION_ID: &str = "__transactionId__";
+/// Property: age in seconds before the first check-back of this message.
+pub const CHECK_IMMUNITY_SECONDS: &str = "CHECK_IMMUNITY_TIME_IN_SECONDS";
+/// Property: how many check-backs were attempted.
+pub const CHECK_TIMES: &str = "TRANSACTION_CHECK_TIMES";
+/// Property (ours): identity of the marker database of a half message, 32 hex digits.
+pub const MARKER: &str = "HM_MARKER";
+/// Property (ours, set by the server on stored half messages only): the process incarnation of the sender, 32 hex digits.
+pub const SENDER: &str = "HM_SENDER";
+
+/// Flag bit: the body is compressed.
+pub const FLAG_COMPRESSED: i32 = 0x1;
+/// Flag mask: the two bits that say what part of a transaction a message is.
+pub const FLAG_TRANSACTION_MASK: i32 = 0xC;
+/// Flag bits: a half message.
+pub const FLAG_PREPARED: i32 = 0x4;
+/// Flag bits: the published copy of a committed half message.
+pub const FLAG_COMMIT: i32 = 0x8;
+/// Flag bits: a rollback, in requests only.
+pub const FLAG_ROLLBACK: i32 = 0xC;
+/// Flag bit: the born host is an IPv6 address.
+pub const FLAG_BORN_HOST_V6: i32 = 0x10;
+/// Flag bit: the store host is an IPv6 address.
+pub const FLAG_STORE_HOST_V6: i32 = 0x20;
+
+/// Request code of a check-back from broker to producer.
+pub const CHECK_TRANSACTION_STATE: i32 = 39;
+/// Request code of a producer's resolution.
+pub const END_TRANSACTION: i32 = 37;
+/// Request code that tells a consumer that its group has changed.
+pub const NOTIFY_CONSUMER_IDS_CHANGED: i32 = 40;
