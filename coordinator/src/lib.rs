@@ -9,5 +9,6 @@
 
 pub mod audit;
 pub mod client;
+pub mod steps;
 pub mod store;
 pub mod transaction;

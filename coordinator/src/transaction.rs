@@ -15,8 +15,16 @@ impl TransactionId {
     pub fn new(wall_ms: u64, random: u128) -> Self {
         let random = random.to_be_bytes();
         let mut ten = [0; 10];
-        ten.copy_from_slice(random.first_chunk::<10>().expect("16 bytes have a first ten"));
-        Self(uuid::Builder::from_unix_timestamp_millis(wall_ms, &ten).into_uuid().as_u128())
+        ten.copy_from_slice(
+            random
+                .first_chunk::<10>()
+                .expect("16 bytes have a first ten"),
+        );
+        Self(
+            uuid::Builder::from_unix_timestamp_millis(wall_ms, &ten)
+                .into_uuid()
+                .as_u128(),
+        )
     }
 
     /// The 16 bytes as databases keep them.
@@ -53,7 +61,9 @@ impl FromStr for TransactionId {
     type Err = NotAnId;
     fn from_str(text: &str) -> Result<Self, NotAnId> {
         let plain: String = text.chars().filter(|c| *c != '-').collect();
-        ids::parse_hex128(&plain).map(Self).ok_or_else(|| NotAnId(text.chars().take(40).collect()))
+        ids::parse_hex128(&plain)
+            .map(Self)
+            .ok_or_else(|| NotAnId(text.chars().take(40).collect()))
     }
 }
 
@@ -81,7 +91,12 @@ pub enum State {
 
 impl State {
     /// Every state.
-    pub const ALL: [Self; 4] = [Self::Prepared, Self::Committed, Self::RolledBack, Self::Parked];
+    pub const ALL: [Self; 4] = [
+        Self::Prepared,
+        Self::Committed,
+        Self::RolledBack,
+        Self::Parked,
+    ];
 
     /// The state with this number in the database.
     #[must_use]
@@ -260,15 +275,24 @@ mod tests {
     fn a_decision_never_changes() {
         for state in [State::Committed, State::RolledBack] {
             for event in Event::ALL {
-                assert!(!matches!(next(Some(state), event), Move::To(_)), "{state:?} {event:?}");
+                assert!(
+                    !matches!(next(Some(state), event), Move::To(_)),
+                    "{state:?} {event:?}"
+                );
             }
         }
     }
 
     #[test]
     fn a_parked_transaction_can_still_be_decided() {
-        assert_eq!(next(Some(State::Parked), Event::Commit), Move::To(State::Committed));
-        assert_eq!(next(Some(State::Parked), Event::RollBack), Move::To(State::RolledBack));
+        assert_eq!(
+            next(Some(State::Parked), Event::Commit),
+            Move::To(State::Committed)
+        );
+        assert_eq!(
+            next(Some(State::Parked), Event::RollBack),
+            Move::To(State::RolledBack)
+        );
     }
 
     #[test]

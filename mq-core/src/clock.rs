@@ -15,7 +15,10 @@ impl ServerTime {
     /// This time plus `by`, ending at the largest representable time.
     #[must_use]
     pub fn after(self, by: Duration) -> Self {
-        Self(self.0.saturating_add(u64::try_from(by.as_micros()).unwrap_or(u64::MAX)))
+        Self(
+            self.0
+                .saturating_add(u64::try_from(by.as_micros()).unwrap_or(u64::MAX)),
+        )
     }
 
     /// How long ago `earlier` was, zero if it is later than `self`.
@@ -42,9 +45,14 @@ pub struct SystemClock {
 impl SystemClock {
     /// A clock whose monotonic time starts now.
     #[must_use]
-    #[expect(clippy::disallowed_methods, reason = "this is the one door to the clock")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "this is the one door to the clock"
+    )]
     pub fn new() -> Self {
-        Self { start: Instant::now() }
+        Self {
+            start: Instant::now(),
+        }
     }
 }
 
@@ -55,9 +63,14 @@ impl Default for SystemClock {
 }
 
 impl Clock for SystemClock {
-    #[expect(clippy::disallowed_methods, reason = "this is the one door to the clock")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "this is the one door to the clock"
+    )]
     fn wall_ms(&self) -> u64 {
-        let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let since_1970 = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
         u64::try_from(since_1970.as_millis()).unwrap_or(u64::MAX)
     }
 
@@ -77,7 +90,10 @@ impl ManualClock {
     /// A clock whose wall time is `wall_ms` and whose monotonic time is zero.
     #[must_use]
     pub const fn new(wall_ms: u64) -> Self {
-        Self { wall_ms: AtomicU64::new(wall_ms), monotonic_us: AtomicU64::new(0) }
+        Self {
+            wall_ms: AtomicU64::new(wall_ms),
+            monotonic_us: AtomicU64::new(0),
+        }
     }
 
     /// Lets `by` pass on both clocks.

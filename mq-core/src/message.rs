@@ -172,15 +172,22 @@ impl Builder {
     pub fn build(self) -> Result<Message, MessageError> {
         let topic = TopicName::new(&self.topic)?;
         if self.body.len() > BODY_MAX_BYTES {
-            return Err(MessageError::BodyTooLong { bytes: self.body.len() });
+            return Err(MessageError::BodyTooLong {
+                bytes: self.body.len(),
+            });
         }
         if self.delay_level > 18 {
-            return Err(MessageError::DelayLevel { level: self.delay_level });
+            return Err(MessageError::DelayLevel {
+                level: self.delay_level,
+            });
         }
         let mut encoded = Vec::new();
         for (name, value) in &self.properties {
             if let Some(instead) = set_elsewhere(name) {
-                return Err(MessageError::Reserved { name: name.clone(), instead });
+                return Err(MessageError::Reserved {
+                    name: name.clone(),
+                    instead,
+                });
             }
             properties::check(name, value)?;
             properties::push(&mut encoded, name, value);
@@ -195,9 +202,18 @@ impl Builder {
         // Room for what the broker adds: ids, group, real topic.
         const BROKER_ROOM: usize = 767;
         if encoded.len() + BROKER_ROOM > properties::MAX_BYTES {
-            return Err(PropertyError::TooLong { bytes: encoded.len() }.into());
+            return Err(PropertyError::TooLong {
+                bytes: encoded.len(),
+            }
+            .into());
         }
-        Ok(Message { topic, body: self.body, properties: encoded, flag: self.flag, delay_level: self.delay_level })
+        Ok(Message {
+            topic,
+            body: self.body,
+            properties: encoded,
+            flag: self.flag,
+            delay_level: self.delay_level,
+        })
     }
 }
 
@@ -225,11 +241,20 @@ mod tests {
 
     #[test]
     fn limits_are_named_in_the_error() {
-        let error = Message::builder("t").body(vec![0; BODY_MAX_BYTES + 1]).build().unwrap_err();
+        let error = Message::builder("t")
+            .body(vec![0; BODY_MAX_BYTES + 1])
+            .build()
+            .unwrap_err();
         assert!(error.to_string().contains("4 MiB"), "{error}");
-        let error = Message::builder("t").property("p", "v".repeat(32_768)).build().unwrap_err();
+        let error = Message::builder("t")
+            .property("p", "v".repeat(32_768))
+            .build()
+            .unwrap_err();
         assert!(error.to_string().contains("32767"), "{error}");
-        let error = Message::builder("t").property("KEYS", "v").build().unwrap_err();
+        let error = Message::builder("t")
+            .property("KEYS", "v")
+            .build()
+            .unwrap_err();
         assert!(error.to_string().contains("use key()"), "{error}");
         let error = Message::builder("t").delay_level(19).build().unwrap_err();
         assert!(error.to_string().contains("18"), "{error}");

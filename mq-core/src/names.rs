@@ -34,7 +34,9 @@ pub enum NameError {
         most: usize,
     },
     /// The name has a character outside RocketMQ's set.
-    #[error("the {what} name {name:?} has the character {character:?}; allowed are letters, digits, '_', '-', '%' and '|'")]
+    #[error(
+        "the {what} name {name:?} has the character {character:?}; allowed are letters, digits, '_', '-', '%' and '|'"
+    )]
     Character {
         /// `topic` or `group`.
         what: &'static str,
@@ -165,10 +167,22 @@ fn check(what: &'static str, name: &str, most: usize) -> Result<(), NameError> {
         return Err(NameError::Empty { what });
     }
     if name.len() > most {
-        return Err(NameError::TooLong { what, name: shown(), bytes: name.len(), most });
+        return Err(NameError::TooLong {
+            what,
+            name: shown(),
+            bytes: name.len(),
+            most,
+        });
     }
-    match name.chars().find(|c| !c.is_ascii_alphanumeric() && !matches!(c, '_' | '-' | '%' | '|')) {
-        Some(character) => Err(NameError::Character { what, name: shown(), character }),
+    match name
+        .chars()
+        .find(|c| !c.is_ascii_alphanumeric() && !matches!(c, '_' | '-' | '%' | '|'))
+    {
+        Some(character) => Err(NameError::Character {
+            what,
+            name: shown(),
+            character,
+        }),
         None => Ok(()),
     }
 }

@@ -49,7 +49,14 @@ pub struct Seal {
 
 /// Seals `events` on top of the seal whose hash is `previous` (all zeros for the first).
 #[must_use]
-pub fn seal(previous: Hash, seq: u64, published: u64, wall_ms: u64, first_event: u64, events: &[Event]) -> Seal {
+pub fn seal(
+    previous: Hash,
+    seq: u64,
+    published: u64,
+    wall_ms: u64,
+    first_event: u64,
+    events: &[Event],
+) -> Seal {
     let mut leaves = Vec::with_capacity(events.len() * LEAF_BYTES);
     for event in events {
         leaves.extend_from_slice(&leaf(event));
@@ -62,7 +69,15 @@ pub fn seal(previous: Hash, seq: u64, published: u64, wall_ms: u64, first_event:
     }
     hasher.update(&leaves);
     let hash = Hash(hasher.finalize().into());
-    Seal { seq, first_event, count, published, wall_ms, hash, leaves }
+    Seal {
+        seq,
+        first_event,
+        count,
+        published,
+        wall_ms,
+        hash,
+        leaves,
+    }
 }
 
 /// The short hash of one row.
@@ -71,7 +86,11 @@ pub fn leaf(event: &Event) -> [u8; LEAF_BYTES] {
     let mut hasher = Sha256::new();
     hasher.update(event.number.to_be_bytes());
     hasher.update(event.transaction.to_bytes());
-    hasher.update([event.from.map_or(255, |s| s as u8), event.to as u8, event.actor as u8]);
+    hasher.update([
+        event.from.map_or(255, |s| s as u8),
+        event.to as u8,
+        event.actor as u8,
+    ]);
     hasher.update(event.at.0.to_be_bytes());
     hasher.update(event.then_at.map_or(u64::MAX, |t| t.0).to_be_bytes());
     hasher.update((event.source.len() as u64).to_be_bytes());
@@ -79,6 +98,9 @@ pub fn leaf(event: &Event) -> [u8; LEAF_BYTES] {
     hasher.update(event.evidence.as_bytes());
     let hash: [u8; 32] = hasher.finalize().into();
     let mut leaf = [0; LEAF_BYTES];
-    leaf.copy_from_slice(hash.first_chunk::<LEAF_BYTES>().expect("32 bytes have a first eight"));
+    leaf.copy_from_slice(
+        hash.first_chunk::<LEAF_BYTES>()
+            .expect("32 bytes have a first eight"),
+    );
     leaf
 }

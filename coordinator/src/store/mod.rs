@@ -208,6 +208,19 @@ pub struct Filter {
     pub limit: u32,
 }
 
+/// What is open in one producer group.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OpenGroup {
+    /// The group.
+    pub group: GroupName,
+    /// Its prepared transactions.
+    pub prepared: u64,
+    /// Its parked transactions.
+    pub parked: u64,
+    /// Server time of the oldest of them.
+    pub oldest: ServerTime,
+}
+
 /// A store of transactions.
 #[async_trait]
 pub trait TxStore: fmt::Debug + Send + Sync + 'static {
@@ -265,17 +278,35 @@ pub trait TxReader: fmt::Debug + Send + Sync {
     /// [`StoreError`].
     async fn list(&self, filter: &Filter) -> Result<Vec<Row>, StoreError>;
 
-    /// Prepared rows whose `check_at` is not after `now`, the longest due first, at most `limit`.
+    /// Prepared rows of `group` whose `check_at` is not after `now`, in order of (`check_at`, position), behind `after`, at
+    /// most `limit`. Its cost grows with the rows returned, never with rows of other groups.
     ///
     /// # Errors
     /// [`StoreError`].
-    async fn due(&self, now: ServerTime, limit: u32) -> Result<Vec<Row>, StoreError>;
+    async fn due(
+        &self,
+        group: &GroupName,
+        now: ServerTime,
+        after: Option<(ServerTime, Position)>,
+        limit: u32,
+    ) -> Result<Vec<Row>, StoreError>;
+
+    /// How many transactions are open, by group: the state is prepared or parked, oldest first within a group.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    async fn open_groups(&self) -> Result<Vec<OpenGroup>, StoreError>;
 
     /// Prepared rows of these senders, at most `limit`, behind `after`, in order of position.
     ///
     /// # Errors
     /// [`StoreError`].
-    async fn open_of(&self, senders: &[Incarnation], after: Option<Position>, limit: u32) -> Result<Vec<Row>, StoreError>;
+    async fn open_of(
+        &self,
+        senders: &[Incarnation],
+        after: Option<Position>,
+        limit: u32,
+    ) -> Result<Vec<Row>, StoreError>;
 
     /// Decided rows with a decision number above `after`, in order of decision, at most `limit`.
     ///

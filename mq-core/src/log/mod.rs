@@ -163,7 +163,10 @@ pub struct Submission {
 
 impl fmt::Debug for Submission {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Submission").field("entries", &self.entries.len()).field("flush", &self.flush).finish_non_exhaustive()
+        f.debug_struct("Submission")
+            .field("entries", &self.entries.len())
+            .field("flush", &self.flush)
+            .finish_non_exhaustive()
     }
 }
 
@@ -266,7 +269,12 @@ pub trait Log: fmt::Debug + Send + Sync + 'static {
     ///
     /// # Errors
     /// [`ReadError::Gone`] when `from` is older than the queue's first kept message.
-    fn entries(&self, queue: &QueueId, from: QueueOffset, most: usize) -> Result<Vec<QueueEntry>, ReadError>;
+    fn entries(
+        &self,
+        queue: &QueueId,
+        from: QueueOffset,
+        most: usize,
+    ) -> Result<Vec<QueueEntry>, ReadError>;
 
     /// First kept and next offset of a queue; `0..0` for a queue nobody has written to.
     fn queue_range(&self, queue: &QueueId) -> Range<QueueOffset>;
@@ -286,7 +294,10 @@ pub trait Log: fmt::Debug + Send + Sync + 'static {
     ///
     /// # Errors
     /// [`ReadError`] at the start; the iterator ends after the first error.
-    fn scan(&self, from: Position) -> Result<Box<dyn Iterator<Item = Result<Stored, ReadError>> + Send + '_>, ReadError>;
+    fn scan(
+        &self,
+        from: Position,
+    ) -> Result<Box<dyn Iterator<Item = Result<Stored, ReadError>> + Send + '_>, ReadError>;
 
     /// Every batch written from now on carries `number` for `owner`: the last thing the owner has acknowledged elsewhere.
     fn stamp(&self, owner: OwnerId, number: u64);

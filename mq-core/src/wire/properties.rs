@@ -21,7 +21,9 @@ pub enum PropertyError {
         name: String,
     },
     /// 0x01 and 0x02 are the separators of the encoding.
-    #[error("the value of property {name:?} has the character 0x01 or 0x02, which separate properties")]
+    #[error(
+        "the value of property {name:?} has the character 0x01 or 0x02, which separate properties"
+    )]
     ValueSeparator {
         /// The property's name.
         name: String,
@@ -42,7 +44,9 @@ impl<'a> Properties<'a> {
     /// The value of `name`, if it is there and is UTF-8. The first one wins if it stands twice.
     #[must_use]
     pub fn get(self, name: &str) -> Option<&'a str> {
-        self.iter().find(|(n, _)| *n == name).map(|(_, value)| value)
+        self.iter()
+            .find(|(n, _)| *n == name)
+            .map(|(_, value)| value)
     }
 
     /// All pairs in order. Pieces without a name end, and pairs that are not UTF-8, are left out, as RocketMQ does.
@@ -50,7 +54,10 @@ impl<'a> Properties<'a> {
         self.0.split(|b| *b == VALUE_END).filter_map(|pair| {
             let at = pair.iter().position(|b| *b == NAME_END)?;
             let (name, value) = pair.split_at_checked(at)?;
-            Some((std::str::from_utf8(name).ok()?, std::str::from_utf8(value.get(1..)?).ok()?))
+            Some((
+                std::str::from_utf8(name).ok()?,
+                std::str::from_utf8(value.get(1..)?).ok()?,
+            ))
         })
     }
 }
@@ -119,7 +126,17 @@ mod tests {
 
     #[test]
     fn control_characters_are_refused_by_name() {
-        assert!(check("a\nb", "v").unwrap_err().to_string().contains("control character"));
-        assert!(check("a", "v\u{1}").unwrap_err().to_string().contains("\"a\""));
+        assert!(
+            check("a\nb", "v")
+                .unwrap_err()
+                .to_string()
+                .contains("control character")
+        );
+        assert!(
+            check("a", "v\u{1}")
+                .unwrap_err()
+                .to_string()
+                .contains("\"a\"")
+        );
     }
 }

@@ -172,10 +172,16 @@ impl<'a> RecordView<'a> {
         }
         let body_len = usize::try_from(int(bytes, 84)?).map_err(|_| RecordError::Inconsistent)?;
         let rest = bytes.get(HEAD_BYTES..).ok_or(RecordError::Short)?;
-        let (body, rest) = rest.split_at_checked(body_len).ok_or(RecordError::Inconsistent)?;
+        let (body, rest) = rest
+            .split_at_checked(body_len)
+            .ok_or(RecordError::Inconsistent)?;
         let (topic_len, rest) = rest.split_first().ok_or(RecordError::Inconsistent)?;
-        let (topic, rest) = rest.split_at_checked(usize::from(*topic_len)).ok_or(RecordError::Inconsistent)?;
-        let (properties_len, properties) = rest.split_first_chunk::<2>().ok_or(RecordError::Inconsistent)?;
+        let (topic, rest) = rest
+            .split_at_checked(usize::from(*topic_len))
+            .ok_or(RecordError::Inconsistent)?;
+        let (properties_len, properties) = rest
+            .split_first_chunk::<2>()
+            .ok_or(RecordError::Inconsistent)?;
         if properties.len() != usize::from(u16::from_be_bytes(*properties_len)) {
             return Err(RecordError::Inconsistent);
         }
@@ -204,7 +210,11 @@ impl<'a> RecordView<'a> {
     /// # Errors
     /// [`RecordError::BodyChecksum`] when they differ.
     pub fn check_body(&self) -> Result<(), RecordError> {
-        if body_checksum(self.body) == self.body_checksum { Ok(()) } else { Err(RecordError::BodyChecksum) }
+        if body_checksum(self.body) == self.body_checksum {
+            Ok(())
+        } else {
+            Err(RecordError::BodyChecksum)
+        }
     }
 }
 
@@ -214,17 +224,28 @@ fn host(out: &mut Vec<u8>, host: SocketAddrV4) {
 }
 
 fn read_host(bytes: &[u8], at: usize) -> Result<SocketAddrV4, RecordError> {
-    let ip = bytes.get(at..).and_then(|b| b.first_chunk::<4>()).ok_or(RecordError::Short)?;
+    let ip = bytes
+        .get(at..)
+        .and_then(|b| b.first_chunk::<4>())
+        .ok_or(RecordError::Short)?;
     let port = u16::try_from(int(bytes, at + 4)?).map_err(|_| RecordError::Inconsistent)?;
     Ok(SocketAddrV4::new(Ipv4Addr::from(*ip), port))
 }
 
 fn int(bytes: &[u8], at: usize) -> Result<i32, RecordError> {
-    bytes.get(at..).and_then(|b| b.first_chunk::<4>()).map(|b| i32::from_be_bytes(*b)).ok_or(RecordError::Short)
+    bytes
+        .get(at..)
+        .and_then(|b| b.first_chunk::<4>())
+        .map(|b| i32::from_be_bytes(*b))
+        .ok_or(RecordError::Short)
 }
 
 fn long(bytes: &[u8], at: usize) -> Result<u64, RecordError> {
-    bytes.get(at..).and_then(|b| b.first_chunk::<8>()).map(|b| u64::from_be_bytes(*b)).ok_or(RecordError::Short)
+    bytes
+        .get(at..)
+        .and_then(|b| b.first_chunk::<8>())
+        .map(|b| u64::from_be_bytes(*b))
+        .ok_or(RecordError::Short)
 }
 
 #[cfg(test)]
@@ -255,7 +276,10 @@ mod tests {
         place(&mut bytes, 5, 0x0102_0304, 99);
         assert_eq!(bytes.len(), 88 + 5 + 1 + 9 + 2 + 7);
         assert_eq!(&bytes[..8], &[0, 0, 0, 112, 0xDA, 0xA3, 0x20, 0xA7]);
-        assert_eq!(&bytes[20..36], &[0, 0, 0, 0, 0, 0, 0, 5, 0, 0, 0, 0, 1, 2, 3, 4]);
+        assert_eq!(
+            &bytes[20..36],
+            &[0, 0, 0, 0, 0, 0, 0, 5, 0, 0, 0, 0, 1, 2, 3, 4]
+        );
         assert_eq!(&bytes[48..56], &[127, 0, 0, 1, 0, 0, 0x2A, 0x9F]);
         assert_eq!(&bytes[84..93], b"\0\0\0\x05hello");
     }
