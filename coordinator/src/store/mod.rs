@@ -97,7 +97,10 @@ pub enum Change {
         check_at: ServerTime,
     },
     /// The budget is used up. Only a prepared row takes this.
-    Park,
+    Park {
+        /// The new count.
+        checks: u32,
+    },
     /// Someone repeated the decision, or contradicted it.
     Count {
         /// Added to the repeats.
