@@ -12,6 +12,7 @@
 
 pub mod conformance;
 pub mod disk;
+pub mod memory;
 
 use std::fmt;
 use std::ops::Range;
@@ -23,6 +24,7 @@ use tokio::sync::watch;
 
 use crate::clock::ServerTime;
 use crate::names::QueueId;
+use crate::wire::record::RecordView;
 
 /// A byte position in the log: where a record starts. Also RocketMQ's physical offset.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -62,7 +64,7 @@ pub struct Mark {
     pub owner: OwnerId,
     /// What it means to the owner.
     pub kind: u8,
-    /// What it is about, such as a transaction id.
+    /// What it is about: an id of the owner's.
     pub key: u128,
     /// A number of the owner's, such as the order of decisions.
     pub number: u64,
@@ -91,9 +93,44 @@ pub enum Entry {
     },
     /// Bytes for the owner of the mark only.
     Note {
-        /// At most 1 MiB.
+        /// At most [`NOTE_MAX_BYTES`].
         payload: Vec<u8>,
     },
+}
+
+/// Most bytes of a note's payload.
+pub const NOTE_MAX_BYTES: usize = 1024 * 1024;
+
+impl Append {
+    /// Checks what every log insists on: a message is one whole record of the queue it names, a note has an owner and a
+    /// payload that is not too long.
+    ///
+    /// # Errors
+    /// [`AppendError::Refused`] names the rule that is broken.
+    pub fn check(&self) -> Result<(), AppendError> {
+        let refused = |what: String| Err(AppendError::Refused(what));
+        match &self.entry {
+            Entry::Note { .. } if self.mark.is_none() => refused("a note needs a mark".into()),
+            Entry::Note { payload } if payload.len() > NOTE_MAX_BYTES => refused(format!(
+                "a note has {} bytes; at most {NOTE_MAX_BYTES} are allowed",
+                payload.len()
+            )),
+            Entry::Note { .. } => Ok(()),
+            Entry::Message { queue, record, .. } => match RecordView::parse(record) {
+                Err(error) => refused(error.to_string()),
+                Ok(view) if view.bytes.len() != record.len() => {
+                    refused("bytes follow the record".into())
+                }
+                Ok(view) if view.topic != queue.topic.as_str() || view.queue != queue.queue => {
+                    refused(format!(
+                        "it names queue {}/{}, not {queue}",
+                        view.topic, view.queue
+                    ))
+                }
+                Ok(_) => Ok(()),
+            },
+        }
+    }
 }
 
 /// When an append is acknowledged.
@@ -304,6 +341,15 @@ pub trait Log: fmt::Debug + Send + Sync + 'static {
 
     /// The highest number stamped for `owner` in any batch that was durable when the log was opened.
     fn stamped(&self, owner: OwnerId) -> u64;
+
+    /// Remembers where `owner` wants to begin its next [`Log::scan`] after a restart, such as its last snapshot note.
+    ///
+    /// It becomes durable with the log's next checkpoint and on close, so a crash may bring back an older bookmark.
+    /// `position` must be that of a durable record.
+    fn set_bookmark(&self, owner: OwnerId, position: Position);
+
+    /// The last bookmark of `owner` that is known; `None` if it never set one.
+    fn bookmark(&self, owner: OwnerId) -> Option<Position>;
 }
 
 /// The future of [`Log::ready`], boxed so that the trait stays object-safe.

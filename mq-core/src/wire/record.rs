@@ -3,6 +3,7 @@
 use std::net::{Ipv4Addr, SocketAddrV4};
 
 use super::properties::Properties;
+use super::reserved;
 
 /// Magic of layout V1.
 pub const MAGIC_V1: i32 = 0xDAA3_20A7_u32 as i32;
@@ -156,6 +157,16 @@ pub struct RecordView<'a> {
 }
 
 impl<'a> RecordView<'a> {
+    /// The words the message can be looked up by: its `UNIQ_KEY` and each word of its `KEYS`. A word may come twice.
+    pub fn keys(&self) -> impl Iterator<Item = &'a str> + use<'a> {
+        let unique = self
+            .properties
+            .get(reserved::UNIQ_KEY)
+            .filter(|key| !key.is_empty());
+        let words = self.properties.get(reserved::KEYS).unwrap_or_default();
+        unique.into_iter().chain(words.split_whitespace())
+    }
+
     /// Reads the record at the start of `bytes`; what follows it is ignored. Every length is checked before it is used.
     ///
     /// # Errors
