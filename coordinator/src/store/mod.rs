@@ -9,9 +9,14 @@
 //! - A writer whose epoch or sequence number is not the store's writes nothing ([`CommitError::TakenOver`]).
 //! - A decided row keeps its decision, whatever a batch says ([`CommitError::Refused`]).
 //! - Events and seals can be added, never changed or removed, by this connection or any other of the application's.
+//! - Numbers are kept exactly up to 2^63 - 1; a larger one is [`CommitError::Refused`], except that a check time beyond is
+//!   kept as that largest time, which means *never*.
+//! - Seals, events and decisions are numbered without gaps, watermark and `published` never go back: a batch that does not
+//!   follow the owner row is [`CommitError::Refused`].
 
 pub mod conformance;
 pub mod model;
+mod shape;
 pub mod sqlite;
 
 use std::fmt;
