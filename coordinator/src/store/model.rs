@@ -309,7 +309,7 @@ impl Tables {
 fn change_row(row: &mut Row, change: &Change) -> Result<(), CommitError> {
     let takes = match change {
         Change::Decide { state, .. } => !row.state.is_decided() && state.is_decided(),
-        Change::Check { .. } | Change::Park => row.state == State::Prepared,
+        Change::Check { .. } | Change::Park { .. } => row.state == State::Prepared,
         Change::Count { .. } | Change::Unpublished(None) => true,
         Change::Unpublished(Some(_)) => row.state == State::Committed,
     };
@@ -329,7 +329,8 @@ fn change_row(row: &mut Row, change: &Change) -> Result<(), CommitError> {
             row.checks = *checks;
             row.check_at = Some(shape::check_time(*check_at));
         }
-        Change::Park => {
+        Change::Park { checks } => {
+            row.checks = *checks;
             row.state = State::Parked;
             row.check_at = None;
         }

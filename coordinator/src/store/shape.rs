@@ -152,7 +152,10 @@ fn last_decision(batch: &Batch, last: u64) -> Result<u64, CommitError> {
     let of_rows = batch.new.iter().filter_map(|row| row.decided);
     let of_changes = batch.changes.iter().filter_map(|(_, change)| match change {
         Change::Decide { decided, .. } => Some(*decided),
-        Change::Check { .. } | Change::Park | Change::Count { .. } | Change::Unpublished(_) => None,
+        Change::Check { .. }
+        | Change::Park { .. }
+        | Change::Count { .. }
+        | Change::Unpublished(_) => None,
     });
     for decided in of_rows.chain(of_changes) {
         if decided.number <= last {

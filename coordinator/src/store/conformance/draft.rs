@@ -234,7 +234,10 @@ impl Draft {
 fn decided_by((_, change): &(Position, Change)) -> Option<Decided> {
     match change {
         Change::Decide { decided, .. } => Some(*decided),
-        Change::Check { .. } | Change::Park | Change::Count { .. } | Change::Unpublished(_) => None,
+        Change::Check { .. }
+        | Change::Park { .. }
+        | Change::Count { .. }
+        | Change::Unpublished(_) => None,
     }
 }
 
