@@ -3,8 +3,8 @@
 //! `mq-core` is a message broker engine that uses RocketMQ's words and its stored record layout, so that the bytes a
 //! consumer pulls are the bytes on disk. It can be linked into a process or stand behind a socket.
 //!
-//! It is **not** aware of transactions or of SQL. Whatever needs them is an [`extension`]: it claims hidden topics, send
-//! flags and request codes, and appends marked records to the log.
+//! It knows topics and bytes, and no database. Whatever needs more is an [`extension`]: it claims hidden topics, send flags
+//! and request codes, and appends marked records to the log.
 //!
 //! | module | owns |
 //! |---|---|

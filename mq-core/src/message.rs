@@ -221,16 +221,9 @@ fn set_elsewhere(name: &str) -> Option<&'static str> {
     match name {
         reserved::KEYS => Some("use key()"),
         reserved::DELAY => Some("use delay_level()"),
-        reserved::UNIQ_KEY
-        | reserved::REAL_TOPIC
-        | reserved::REAL_QUEUE
-        | reserved::RETRY_TOPIC
-        | reserved::ORIGIN_MESSAGE_ID
-        | reserved::TRAN_MSG
-        | reserved::PRODUCER_GROUP
-        | reserved::TRANSACTION_ID
-        | reserved::MARKER
-        | reserved::SENDER => Some("the library or the broker sets it"),
+        name if reserved::NOT_THE_SENDERS.contains(&name) => {
+            Some("the library or the broker sets it")
+        }
         _ => None,
     }
 }

@@ -23,7 +23,7 @@ use super::{
 use crate::clock::{Clock, ManualClock};
 use crate::names::{QueueId, TopicName};
 use crate::wire::properties;
-use crate::wire::record::{EMBEDDED_HOST, NewRecord, RecordView};
+use crate::wire::record::{NewRecord, RecordView};
 use crate::wire::reserved;
 
 /// The topic whose keys the tested log must leave out of its key index.
@@ -145,17 +145,10 @@ pub fn message(queue: &QueueId, body: &[u8], keys: &[(&str, &str)]) -> Append {
     }
     let mut record = Vec::new();
     let new = NewRecord {
-        topic: queue.topic.as_str(),
-        queue: queue.queue,
-        flag: 0,
-        sys_flag: 0,
         born_ms: 1_600_000_000_000,
-        born_host: EMBEDDED_HOST,
-        store_host: EMBEDDED_HOST,
-        reconsume_times: 0,
-        prepared_position: 0,
         body,
         properties: &encoded,
+        ..NewRecord::new(queue.topic.as_str(), queue.queue)
     };
     new.encode(&mut record);
     let entry = Entry::Message {

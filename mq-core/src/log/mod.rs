@@ -320,7 +320,7 @@ pub trait Log: fmt::Debug + Send + Sync + 'static {
     fn watch(&self, queue: &QueueId) -> watch::Receiver<QueueOffset>;
 
     /// Positions of messages that carry `key` as `UNIQ_KEY` or as a word of `KEYS` in `topic`, newest first, at most `most`.
-    /// Hidden half messages and other topics that were excluded when the log was opened are not found.
+    /// Messages of topics that were excluded when the log was opened are not found.
     ///
     /// # Errors
     /// [`ReadError::Io`] or [`ReadError::Damaged`].

@@ -63,7 +63,25 @@ pub enum RecordError {
     BodyChecksum,
 }
 
-impl NewRecord<'_> {
+impl<'a> NewRecord<'a> {
+    /// An empty record for a queue, from and on the embedded host; set the other fields with `..`.
+    #[must_use]
+    pub const fn new(topic: &'a str, queue: u32) -> Self {
+        Self {
+            topic,
+            queue,
+            flag: 0,
+            sys_flag: 0,
+            born_ms: 0,
+            born_host: EMBEDDED_HOST,
+            store_host: EMBEDDED_HOST,
+            reconsume_times: 0,
+            prepared_position: 0,
+            body: &[],
+            properties: &[],
+        }
+    }
+
     /// Length of the encoded record in bytes.
     #[must_use]
     pub fn encoded_len(&self) -> usize {

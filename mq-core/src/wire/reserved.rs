@@ -50,6 +50,20 @@ pub const MARKER: &str = "HM_MARKER";
 /// Property (ours, set by the server on stored half messages only): the process incarnation of the sender, 32 hex digits.
 pub const SENDER: &str = "HM_SENDER";
 
+/// Properties that only a client library or a broker sets.
+pub const NOT_THE_SENDERS: [&str; 10] = [
+    UNIQ_KEY,
+    REAL_TOPIC,
+    REAL_QUEUE,
+    RETRY_TOPIC,
+    ORIGIN_MESSAGE_ID,
+    TRAN_MSG,
+    PRODUCER_GROUP,
+    TRANSACTION_ID,
+    MARKER,
+    SENDER,
+];
+
 /// Flag bit: the body is compressed.
 pub const FLAG_COMPRESSED: i32 = 0x1;
 /// Flag mask: the two bits that say what part of a transaction a message is.
