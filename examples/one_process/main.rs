@@ -1,1 +1,3 @@
+//! A whole shop in one process.
+
 fn main() {}

@@ -1,1 +1,1 @@
-//! placeholder
+//! The one binary `halfmoon`.
