@@ -1,0 +1,3 @@
+//! The whole system from outside. The list of modules is the table of contents; `tests/run NAME` runs one.
+
+mod tidy;
