@@ -1,5 +1,6 @@
 //! RocketMQ's bytes and reserved names: pure codecs, no I/O. The only module that names what a transaction adds to a message.
 
+pub mod delays;
 pub mod ids;
 pub mod properties;
 pub mod record;
