@@ -1,1 +1,248 @@
-//! To come.
+//! The broker: topics, groups, offsets, sending, pulling, retry and delay over one log, without any transport.
+
+#![allow(dead_code, reason = "sending and pulling follow at once")]
+
+mod catalog;
+pub mod clients;
+pub mod filter;
+mod journal;
+mod notes;
+mod offsets;
+mod settings;
+mod topics;
+
+#[cfg(test)]
+mod tests;
+
+use std::net::SocketAddrV4;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{Notify, watch};
+use tokio::task::JoinHandle;
+
+pub use catalog::{GroupConfig, Permission, TopicConfig};
+use clients::Clients;
+use journal::Journal;
+pub use journal::RestoreError;
+pub use settings::Settings;
+pub use topics::{AdmitError, TopicError};
+
+use crate::clock::Clock;
+use crate::extension::{ClaimError, Claimed, Extension, StartError};
+use crate::log::{AppendError, Flush, Log};
+use crate::random::Random;
+use crate::wire::record::EMBEDDED_HOST;
+
+/// How often the broker looks whether its next snapshot is due; offsets have their own setting.
+const SNAPSHOT_LOOK: Duration = Duration::from_secs(1);
+
+/// What a broker is made of.
+#[derive(Debug)]
+pub struct Parts {
+    /// The log, recovered.
+    pub log: Arc<dyn Log>,
+    /// The clock.
+    pub clock: Arc<dyn Clock>,
+    /// Chance.
+    pub random: Arc<dyn Random>,
+    /// Protocols on top.
+    pub extensions: Vec<Arc<dyn Extension>>,
+}
+
+/// Why a broker does not start; one line for the operator.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum OpenError {
+    /// Two extensions claim the same, or one claims what is the broker's.
+    #[error(transparent)]
+    Claims(#[from] ClaimError),
+    /// The broker's notes cannot be read back.
+    #[error(transparent)]
+    Restore(#[from] RestoreError),
+    /// An extension does not start.
+    #[error(transparent)]
+    Extension(#[from] StartError),
+}
+
+/// A handle of a running broker; cheap to clone. The broker's tasks end with its last handle, or by [`Broker::close`].
+#[derive(Debug, Clone)]
+pub struct Broker {
+    shared: Arc<Shared>,
+    _alive: Arc<Alive>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    settings: Settings,
+    journal: Journal,
+    clock: Arc<dyn Clock>,
+    random: Arc<dyn Random>,
+    clients: Clients,
+    claimed: Claimed,
+    /// One change of topics or groups at a time: each looks, then writes.
+    admin: tokio::sync::Mutex<()>,
+    offsets_changed: Notify,
+    tasks: Mutex<Vec<JoinHandle<()>>>,
+    stop: watch::Sender<bool>,
+}
+
+/// Stops the tasks, which share everything else, when the last handle is gone.
+#[derive(Debug)]
+struct Alive(watch::Sender<bool>);
+
+impl Drop for Alive {
+    fn drop(&mut self) {
+        self.0.send_replace(true);
+    }
+}
+
+impl Broker {
+    /// Restores topics, groups, offsets and delays from the log's notes, starts the extensions, then the broker's tasks.
+    ///
+    /// # Errors
+    /// [`OpenError`]; nothing was changed, except by an extension that had started.
+    pub async fn open(settings: Settings, parts: Parts) -> Result<Self, OpenError> {
+        let claimed = Claimed::new(parts.extensions)?;
+        let journal = Journal::restore(parts.log)?;
+        let stop = watch::Sender::new(false);
+        let shared = Shared {
+            settings,
+            journal,
+            clients: Clients::new(Arc::clone(&parts.clock)),
+            clock: parts.clock,
+            random: parts.random,
+            claimed,
+            admin: tokio::sync::Mutex::default(),
+            offsets_changed: Notify::new(),
+            tasks: Mutex::default(),
+            stop: stop.clone(),
+        };
+        let broker = Self {
+            shared: Arc::new(shared),
+            _alive: Arc::new(Alive(stop)),
+        };
+        for extension in broker.shared.claimed.extensions() {
+            extension.start(broker.clone()).await?;
+        }
+        broker.spawn(keep(Arc::clone(&broker.shared)));
+        Ok(broker)
+    }
+
+    /// The log.
+    #[must_use]
+    pub fn log(&self) -> &Arc<dyn Log> {
+        &self.shared.journal.log
+    }
+
+    /// The clock.
+    #[must_use]
+    pub fn clock(&self) -> &Arc<dyn Clock> {
+        &self.shared.clock
+    }
+
+    /// Chance.
+    #[must_use]
+    pub fn random(&self) -> &Arc<dyn Random> {
+        &self.shared.random
+    }
+
+    /// Who is connected.
+    #[must_use]
+    pub fn clients(&self) -> &Clients {
+        &self.shared.clients
+    }
+
+    /// The settings.
+    #[must_use]
+    pub fn settings(&self) -> &Settings {
+        &self.shared.settings
+    }
+
+    /// The host that records are stored under.
+    #[must_use]
+    pub const fn host(&self) -> SocketAddrV4 {
+        EMBEDDED_HOST
+    }
+
+    /// The extension that a request with this code belongs to.
+    #[must_use]
+    pub fn extension_for_code(&self, code: i32) -> Option<Arc<dyn Extension>> {
+        self.shared.claimed.by_code(code).cloned()
+    }
+
+    /// The extension that a message sent with these flag bits belongs to.
+    #[must_use]
+    pub fn extension_for_flags(&self, sys_flag: i32) -> Option<Arc<dyn Extension>> {
+        self.shared.claimed.by_flag(sys_flag).cloned()
+    }
+
+    /// Stops the extensions in reverse order, each within `within`, then the tasks, and writes offsets and a snapshot, so
+    /// that the next start is quick. The log stays open: it belongs to the caller.
+    ///
+    /// # Errors
+    /// [`AppendError`] when the last notes could not be written; nothing acknowledged is lost, the next start reads more.
+    pub async fn close(&self, within: Duration) -> Result<(), AppendError> {
+        for extension in self.shared.claimed.extensions().rev() {
+            extension.stop(within).await;
+        }
+        self.shared.stop.send_replace(true);
+        let tasks = std::mem::take(
+            &mut *self
+                .shared
+                .tasks
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner),
+        );
+        for task in tasks {
+            // A task that has panicked has said so; the others still end well.
+            let _ = task.await;
+        }
+        let journal = &self.shared.journal;
+        journal.write_offsets(Flush::Sync).await?;
+        if journal.changed_since_snapshot() {
+            journal.snapshot(&*self.shared.random).await?;
+        }
+        Ok(())
+    }
+
+    fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        let task = tokio::spawn(task);
+        self.shared
+            .tasks
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(task);
+    }
+}
+
+/// Writes offsets a little after they change, and a snapshot when the log has grown.
+async fn keep(shared: Arc<Shared>) {
+    let mut stop = shared.stop.subscribe();
+    let journal = &shared.journal;
+    while !*stop.borrow_and_update() {
+        tokio::select! {
+            _ = stop.changed() => return,
+            () = tokio::time::sleep(SNAPSHOT_LOOK) => {}
+            () = shared.offsets_changed.notified() => {
+                tokio::select! {
+                    // What is not written yet, close writes.
+                    _ = stop.changed() => return,
+                    () = tokio::time::sleep(shared.settings.offsets_interval) => {}
+                }
+            }
+        }
+        let mut kept = journal.write_offsets(Flush::Async).await;
+        if kept.is_ok() && journal.behind_snapshot() >= shared.settings.snapshot_bytes {
+            kept = journal.snapshot(&*shared.random).await;
+        }
+        match kept {
+            Ok(()) => {}
+            Err(error @ (AppendError::Poisoned(_) | AppendError::Closed)) => {
+                tracing::error!(%error, "offsets are no longer written");
+                return;
+            }
+            Err(error) => tracing::warn!(%error, "offsets could not be written; trying again"),
+        }
+    }
+}
