@@ -11,7 +11,7 @@ use bytes::Bytes;
 use crate::broker::Broker;
 use crate::log::{BROKER, OwnerId};
 use crate::names::TopicName;
-use crate::wire::reserved;
+use crate::wire::{codes, system};
 
 /// What belongs to one extension alone. Two extensions that claim the same end the start.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,7 +21,7 @@ pub struct Claims {
     /// Requests with these codes go to [`Extension::call`].
     pub request_codes: Vec<i32>,
     /// Messages sent with any of these flag bits go to [`Extension::call`] instead of the log. Only bits of
-    /// [`reserved::CLAIMABLE_FLAGS`] can be claimed.
+    /// [`system::CLAIMABLE_FLAGS`] can be claimed.
     pub send_flags: i32,
     /// Topics only the extension writes and reads: absent from route, list, send, pull, automatic creation and deletion.
     pub hidden_topics: Vec<TopicName>,
@@ -80,7 +80,7 @@ impl Drop for Reply {
         if let Some(then) = self.0.take() {
             let remark = "the request was dropped unanswered; try again".to_owned();
             then(Response {
-                code: reserved::SYSTEM_BUSY,
+                code: codes::SYSTEM_BUSY,
                 remark,
                 ..Response::default()
             });
@@ -123,7 +123,7 @@ pub trait Extension: fmt::Debug + Send + Sync + 'static {
     fn call(&self, request: Request, reply: Reply) -> Result<(), Box<Busy>> {
         let remark = format!("request code {} is not supported here", request.code);
         reply.send(Response {
-            code: reserved::REQUEST_CODE_NOT_SUPPORTED,
+            code: codes::REQUEST_CODE_NOT_SUPPORTED,
             remark,
             ..Response::default()
         });
@@ -220,16 +220,16 @@ fn check(all: &[&Claims]) -> Result<(), ClaimError> {
         if one.owner == BROKER {
             return Err(own("owner 0".into()));
         }
-        if one.send_flags & !reserved::CLAIMABLE_FLAGS != 0 {
+        if one.send_flags & !system::CLAIMABLE_FLAGS != 0 {
             return Err(own(format!(
                 "send flags {:#x}",
-                one.send_flags & !reserved::CLAIMABLE_FLAGS
+                one.send_flags & !system::CLAIMABLE_FLAGS
             )));
         }
         if let Some(topic) = one
             .hidden_topics
             .iter()
-            .find(|t| reserved::BROKER_TOPICS.contains(&t.as_str()))
+            .find(|t| system::BROKER_TOPICS.contains(&t.as_str()))
         {
             return Err(own(format!("topic {topic}")));
         }
@@ -272,6 +272,7 @@ fn common(one: &Claims, other: &Claims) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wire::reserved;
 
     fn claims(owner: u8) -> Claims {
         Claims {
@@ -323,7 +324,7 @@ mod tests {
 
     #[test]
     fn the_brokers_own_cannot_be_claimed() {
-        let schedule = TopicName::new(reserved::SCHEDULE_TOPIC).unwrap();
+        let schedule = TopicName::new(system::BROKER_TOPICS[0]).unwrap();
         for claim in [
             claims(0),
             Claims {
@@ -348,6 +349,6 @@ mod tests {
         drop(Reply::new(move |response| {
             tell.send(response.code).unwrap()
         }));
-        assert_eq!(told.recv(), Ok(reserved::SYSTEM_BUSY));
+        assert_eq!(told.recv(), Ok(codes::SYSTEM_BUSY));
     }
 }

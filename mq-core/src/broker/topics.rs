@@ -8,7 +8,7 @@ use super::catalog::{Permission, Topic, TopicConfig};
 use super::notes::Change;
 use crate::log::AppendError;
 use crate::names::{QueueId, TopicName};
-use crate::wire::reserved;
+use crate::wire::{reserved, system};
 
 /// Why a topic is not changed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -249,7 +249,7 @@ impl Broker {
 
     /// Whether clients may not use the name at all.
     pub(crate) fn is_reserved(&self, topic: &TopicName) -> bool {
-        reserved::is_system_topic(topic.as_str()) || self.shared.claimed.hides(topic)
+        system::is_system_topic(topic.as_str()) || self.shared.claimed.hides(topic)
     }
 
     /// Where a deleted topic of this name ended.

@@ -13,19 +13,6 @@ pub const OP_TOPIC: &str = "RMQ_SYS_TRANS_OP_HALF_TOPIC";
 /// The topic whose queue settings an automatically created topic inherits.
 pub const AUTO_CREATE_TOPIC: &str = "TBW102";
 
-/// Topics that belong to the broker itself; nobody sends to them, pulls from them or deletes them.
-pub const BROKER_TOPICS: [&str; 2] = [SCHEDULE_TOPIC, AUTO_CREATE_TOPIC];
-/// Prefix of system topics; only an extension that hides one, or the broker, uses them ([`TRACE_TOPIC`] is open to all).
-pub const SYSTEM_PREFIX: &str = "RMQ_SYS_";
-/// The topic that clients send their traces to.
-pub const TRACE_TOPIC: &str = "RMQ_SYS_TRACE_TOPIC";
-
-/// Whether ordinary clients may not use the topic, whoever is linked in.
-#[must_use]
-pub fn is_system_topic(topic: &str) -> bool {
-    BROKER_TOPICS.contains(&topic) || (topic.starts_with(SYSTEM_PREFIX) && topic != TRACE_TOPIC)
-}
-
 /// Property: the one tag of a message.
 pub const TAGS: &str = "TAGS";
 /// Property: words to find a message by, separated by one space.
@@ -87,8 +74,6 @@ pub const FLAG_PREPARED: i32 = 0x4;
 pub const FLAG_COMMIT: i32 = 0x8;
 /// Flag bits: a rollback, in requests only.
 pub const FLAG_ROLLBACK: i32 = 0xC;
-/// Flag bits that only an extension may accept on a sent message; copies for a retry never carry them.
-pub const CLAIMABLE_FLAGS: i32 = FLAG_TRANSACTION_MASK;
 /// Flag bit: the born host is an IPv6 address.
 pub const FLAG_BORN_HOST_V6: i32 = 0x10;
 /// Flag bit: the store host is an IPv6 address.
@@ -100,8 +85,3 @@ pub const CHECK_TRANSACTION_STATE: i32 = 39;
 pub const END_TRANSACTION: i32 = 37;
 /// Request code that tells a consumer that its group has changed.
 pub const NOTIFY_CONSUMER_IDS_CHANGED: i32 = 40;
-
-/// Response code: overloaded, try again.
-pub const SYSTEM_BUSY: i32 = 2;
-/// Response code: nobody here answers this request.
-pub const REQUEST_CODE_NOT_SUPPORTED: i32 = 3;
