@@ -1,0 +1,216 @@
+//! Events and seals: each history leads to its row, and the chain of hashes covers all of them.
+
+use std::collections::HashMap;
+
+use sha2::{Digest, Sha256};
+
+use super::facts::{COMMITTED, Event, PARKED, PREPARED, ROLLED_BACK, Row, Seal, World, step};
+use super::{Promise, Report};
+
+pub(super) fn check(world: &World, report: &mut Report) {
+    seals(world, report);
+    let mut histories: HashMap<u128, Vec<&Event>> = HashMap::new();
+    for event in &world.sql.events {
+        histories.entry(event.id).or_default().push(event);
+    }
+    for row in &world.sql.rows {
+        let events = histories.remove(&row.id).unwrap_or_default();
+        if let Err(why) = leads_to(&events, row) {
+            report.add(
+                Promise::HistoryTellsTheRow,
+                format!("{:032X}: {why}", row.id),
+            );
+        }
+        let unknown = events
+            .iter()
+            .filter(|event| event.to == step::UNKNOWN)
+            .count() as u64;
+        if unknown != row.checks {
+            let what = format!(
+                "{:032X} counts {} checks, {unknown} were answered",
+                row.id, row.checks
+            );
+            report.add(Promise::ChecksAreAnswered, what);
+        }
+    }
+    for (id, events) in histories {
+        let what = format!("{id:032X} has {} event(s) and no row", events.len());
+        report.add(Promise::HistoryTellsTheRow, what);
+    }
+}
+
+/// Follows the events of one transaction and compares where they lead with its row.
+fn leads_to(events: &[&Event], row: &Row) -> Result<(), String> {
+    let mut state = None;
+    let mut decided_at = None;
+    let mut refused = 0;
+    for event in events {
+        let number = event.number;
+        if event.from != state {
+            return Err(format!(
+                "event {number} starts from {:?}, not {state:?}",
+                event.from
+            ));
+        }
+        match event.to {
+            PREPARED if state.is_none() => {
+                if event.at != row.prepared_at {
+                    return Err(format!(
+                        "event {number} dates the half message {}",
+                        event.at
+                    ));
+                }
+                state = Some(PREPARED);
+            }
+            COMMITTED | ROLLED_BACK if matches!(state, None | Some(PREPARED | PARKED)) => {
+                decided_at = Some(event.then_at.unwrap_or(event.at));
+                state = Some(event.to);
+            }
+            PARKED if state == Some(PREPARED) => state = Some(PARKED),
+            step::REFUSED if matches!(state, Some(COMMITTED | ROLLED_BACK)) => refused += 1,
+            PREPARED..=PARKED | step::REFUSED => {
+                return Err(format!(
+                    "event {number} leads from {state:?} to {}",
+                    event.to
+                ));
+            }
+            _ => {}
+        }
+    }
+    if state != Some(row.state) {
+        return Err(format!(
+            "the history ends in {state:?}, the row says {}",
+            row.state
+        ));
+    }
+    if decided_at != row.decided_at {
+        return Err(format!(
+            "the history decides at {decided_at:?}, the row at {:?}",
+            row.decided_at
+        ));
+    }
+    if refused > row.contradictions {
+        let counted = row.contradictions;
+        return Err(format!(
+            "{refused} contradictions are recorded, {counted} counted"
+        ));
+    }
+    Ok(())
+}
+
+fn seals(world: &World, report: &mut Report) {
+    let (owner, events) = (&world.sql.owner, &world.sql.events);
+    let mut wrong = |what: String| report.add(Promise::SealsAreWhole, what);
+    for (event, number) in events.iter().zip(1..) {
+        if event.number != number {
+            wrong(format!(
+                "event {number} is missing, the next is {}",
+                event.number
+            ));
+            return;
+        }
+    }
+    let mut previous = Seal {
+        first_event: 1,
+        ..Seal::default()
+    };
+    for seal in &world.sql.seals {
+        let seq = seal.seq;
+        if seq != previous.seq + 1 {
+            wrong(format!(
+                "seal {} is missing, the next is {seq}",
+                previous.seq + 1
+            ));
+            return;
+        }
+        if seal.first_event != previous.first_event + previous.count {
+            wrong(format!(
+                "seal {seq} starts with event {}, leaving a gap",
+                seal.first_event
+            ));
+        }
+        if seal.published < previous.published {
+            wrong(format!("seal {seq} takes back what was published"));
+        }
+        let first = usize::try_from(seal.first_event)
+            .unwrap_or(usize::MAX)
+            .saturating_sub(1);
+        let count = usize::try_from(seal.count).unwrap_or(usize::MAX);
+        let sealed = events
+            .get(first..first.saturating_add(count))
+            .unwrap_or_default();
+        if sealed.len() != count || seal.leaves.len() != count.saturating_mul(8) {
+            wrong(format!(
+                "seal {seq} covers {count} events, {} are there",
+                sealed.len()
+            ));
+        }
+        for (event, leaf) in sealed.iter().zip(seal.leaves.chunks(8)) {
+            if leaf_of(event) != leaf {
+                wrong(format!(
+                    "event {} was changed after seal {seq}",
+                    event.number
+                ));
+            }
+        }
+        if hash_of(&previous.hash, seal) != seal.hash {
+            wrong(format!(
+                "the hash of seal {seq} does not follow from the one before"
+            ));
+        }
+        previous = seal.clone();
+    }
+    let end = (
+        previous.seq,
+        previous.hash,
+        previous.published,
+        previous.first_event + previous.count,
+    );
+    if end != (owner.seq, owner.head, owner.published, owner.next_event) {
+        wrong(format!(
+            "the last seal is {}, the owner row is elsewhere: {owner:?}",
+            previous.seq
+        ));
+    }
+    let last = events.len() as u64 + 1;
+    if last != owner.next_event {
+        wrong(format!(
+            "the next event is {last}, the owner row says {}",
+            owner.next_event
+        ));
+    }
+}
+
+/// The hash of a seal, from the documented order of its parts: all integers are big-endian.
+pub(super) fn hash_of(previous: &[u8; 32], seal: &Seal) -> [u8; 32] {
+    let mut bytes = previous.to_vec();
+    for number in [
+        seal.seq,
+        seal.first_event,
+        seal.count,
+        seal.published,
+        seal.wall_ms,
+    ] {
+        bytes.extend_from_slice(&number.to_be_bytes());
+    }
+    bytes.extend_from_slice(&seal.leaves);
+    Sha256::digest(&bytes).into()
+}
+
+/// The short hash of an event.
+pub(super) fn leaf_of(event: &Event) -> [u8; 8] {
+    let mut bytes = event.number.to_be_bytes().to_vec();
+    bytes.extend_from_slice(&event.id.to_be_bytes());
+    bytes.extend_from_slice(&[event.from.unwrap_or(255), event.to, event.actor]);
+    bytes.extend_from_slice(&event.at.to_be_bytes());
+    bytes.extend_from_slice(&event.then_at.unwrap_or(u64::MAX).to_be_bytes());
+    bytes.extend_from_slice(&(event.source.len() as u64).to_be_bytes());
+    bytes.extend_from_slice(event.source.as_bytes());
+    bytes.extend_from_slice(event.evidence.as_bytes());
+    let hash: [u8; 32] = Sha256::digest(&bytes).into();
+    let mut leaf = [0; 8];
+    for (to, from) in leaf.iter_mut().zip(hash) {
+        *to = from;
+    }
+    leaf
+}

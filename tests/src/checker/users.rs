@@ -1,0 +1,161 @@
+//! The users' side: markers, business rows, effects, and what callers were told.
+
+use std::collections::{HashMap, HashSet};
+
+use super::facts::{
+    Answer, COMMITTED, COORDINATOR, FORCED, HALF, MARKER, ROLLED_BACK, Row, UserDatabase, World,
+};
+use super::{Phase, Promise, Report};
+
+pub(super) fn check(world: &World, phase: Phase, report: &mut Report) {
+    let rows: HashMap<u128, &Row> = world.sql.rows.iter().map(|row| (row.id, row)).collect();
+    answers(world, &rows, report);
+    let deciders = deciders(world);
+    for database in &world.databases {
+        markers(world, database, &deciders, phase, report);
+    }
+    effects(world, &rows, phase, report);
+}
+
+fn answers(world: &World, rows: &HashMap<u128, &Row>, report: &mut Report) {
+    let halves: HashSet<u128> = world
+        .log
+        .records
+        .iter()
+        .filter_map(|record| record.mark)
+        .filter(|mark| (mark.owner, mark.kind) == (COORDINATOR, HALF))
+        .map(|mark| mark.key)
+        .collect();
+    for answer in &world.answers {
+        match *answer {
+            Answer::Half(id) => {
+                if !halves.contains(&id) && !rows.contains_key(&id) {
+                    let what = format!("{id:032X} was acknowledged and is not in the log");
+                    report.add(Promise::AckedHalfIsKept, what);
+                }
+            }
+            Answer::Decided(id, committed) => {
+                let told = if committed { COMMITTED } else { ROLLED_BACK };
+                let state = rows.get(&id).map(|row| row.state);
+                if state != Some(told) {
+                    let what =
+                        format!("for {id:032X} the answer was {told}, the row says {state:?}");
+                    report.add(Promise::AckedDecisionStands, what);
+                }
+            }
+        }
+    }
+}
+
+/// Who decided each transaction.
+fn deciders(world: &World) -> HashMap<u128, u8> {
+    let decisions = world.sql.events.iter();
+    decisions
+        .filter(|event| matches!(event.to, COMMITTED | ROLLED_BACK))
+        .map(|event| (event.id, event.actor))
+        .collect()
+}
+
+fn markers(
+    world: &World,
+    database: &UserDatabase,
+    deciders: &HashMap<u128, u8>,
+    phase: Phase,
+    report: &mut Report,
+) {
+    let mut known = HashSet::new();
+    for row in world
+        .sql
+        .rows
+        .iter()
+        .filter(|row| row.marker == Some(database.identity))
+    {
+        known.insert(row.id);
+        let decider = deciders.get(&row.id).copied();
+        let marker = database.markers.get(&row.id).copied();
+        if decider != Some(FORCED)
+            && let Some(why) = contradiction(row, marker, database, phase)
+        {
+            report.add(Promise::MarkerAgrees, format!("{:032X}: {why}", row.id));
+        }
+        if row.state == ROLLED_BACK
+            && decider == Some(MARKER)
+            && marker != Some(false)
+            && !database.pruned
+        {
+            let what = format!(
+                "{:032X} was rolled back by a check-back; its marker is {marker:?}",
+                row.id
+            );
+            report.add(Promise::TombstoneStands, what);
+        }
+    }
+    let business = database.business.iter().flatten();
+    for id in business.filter(|id| phase == Phase::Healed && !known.contains(id)) {
+        let what = format!("{id:032X} has a business row and the coordinator does not know it");
+        report.add(Promise::MarkerAgrees, what);
+    }
+}
+
+/// How the marker or the business row speaks against the row; an open transaction may still go either way.
+fn contradiction(
+    row: &Row,
+    marker: Option<bool>,
+    database: &UserDatabase,
+    phase: Phase,
+) -> Option<String> {
+    let business = database
+        .business
+        .as_ref()
+        .map(|business| business.contains(&row.id));
+    if business == Some(true) && marker != Some(true) && !database.pruned {
+        return Some(format!(
+            "it has a business row and the marker is {marker:?}"
+        ));
+    }
+    let committed = match row.state {
+        COMMITTED => true,
+        ROLLED_BACK => false,
+        // Parked although the marker could have been read.
+        _ if phase == Phase::Healed && marker.is_some() => {
+            return Some(format!("state {}, marker {marker:?}", row.state));
+        }
+        _ => return None,
+    };
+    let fits = match marker {
+        Some(value) => value == committed,
+        None => !committed || database.pruned,
+    };
+    if !fits {
+        return Some(format!("state {}, marker {marker:?}", row.state));
+    }
+    if business.is_some_and(|business| business != committed) {
+        return Some(format!("state {}, business row {business:?}", row.state));
+    }
+    None
+}
+
+fn effects(world: &World, rows: &HashMap<u128, &Row>, phase: Phase, report: &mut Report) {
+    for effects in &world.effects {
+        let group = &effects.group;
+        for (id, times) in &effects.applied {
+            let state = rows.get(id).map(|row| row.state);
+            if *times > 1 || (*times > 0 && state != Some(COMMITTED)) {
+                let what =
+                    format!("{group} applied {id:032X} {times} time(s), its state is {state:?}");
+                report.add(Promise::EffectOnce, what);
+            }
+        }
+        let meant = |row: &&&Row| row.state == COMMITTED && row.topic == effects.topic;
+        for row in rows
+            .values()
+            .filter(meant)
+            .filter(|_| phase == Phase::Healed)
+        {
+            if effects.applied.get(&row.id).copied().unwrap_or_default() == 0 {
+                let what = format!("{group} has not applied {:032X}", row.id);
+                report.add(Promise::EverythingIsSettled, what);
+            }
+        }
+    }
+}
