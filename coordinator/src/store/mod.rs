@@ -268,11 +268,11 @@ pub trait TxWriter: fmt::Debug + Send {
 /// Reading, from anywhere, at any time.
 #[async_trait]
 pub trait TxReader: fmt::Debug + Send + Sync {
-    /// The owner row.
+    /// The owner row; `None` while the store belongs to no log yet.
     ///
     /// # Errors
     /// [`StoreError`].
-    async fn owner(&self) -> Result<Owner, StoreError>;
+    async fn owner(&self) -> Result<Option<Owner>, StoreError>;
 
     /// The row of a transaction.
     ///
@@ -298,6 +298,12 @@ pub trait TxReader: fmt::Debug + Send + Sync {
         after: Option<(ServerTime, Position)>,
         limit: u32,
     ) -> Result<Vec<Row>, StoreError>;
+
+    /// How many transactions are open, by topic: prepared, parked, or committed and not to be published yet.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    async fn open_topics(&self) -> Result<Vec<(TopicName, u64)>, StoreError>;
 
     /// How many transactions are open, by group: the state is prepared or parked, oldest first within a group.
     ///

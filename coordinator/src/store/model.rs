@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use async_trait::async_trait;
 use mq_core::clock::ServerTime;
 use mq_core::log::{LogId, Position};
-use mq_core::names::GroupName;
+use mq_core::names::{GroupName, TopicName};
 use tokio::sync::watch;
 
 use super::{
@@ -83,6 +83,17 @@ impl Model {
                 tables,
                 ..Shared::default()
             }),
+        }
+    }
+
+    /// Forgets a decided row, as retention does once nothing of it is kept elsewhere.
+    pub fn prune(&self, position: Position) {
+        let mut tables = self.tables();
+        if let Some(row) = tables.rows.remove(&position) {
+            tables.ids.remove(&row.half.id);
+            if let Some(decided) = row.decided {
+                tables.decisions.remove(&decided.number);
+            }
         }
     }
 
@@ -348,9 +359,8 @@ fn change_row(row: &mut Row, change: &Change) -> Result<(), CommitError> {
 
 #[async_trait]
 impl TxReader for Model {
-    async fn owner(&self) -> Result<Owner, StoreError> {
-        let none = || StoreError::Foreign("the database belongs to no log yet".into());
-        self.tables().owner.ok_or_else(none)
+    async fn owner(&self) -> Result<Option<Owner>, StoreError> {
+        Ok(self.tables().owner)
     }
 
     async fn transaction(&self, id: TransactionId) -> Result<Option<Row>, StoreError> {
@@ -403,6 +413,18 @@ impl TxReader for Model {
             .filter_map(|(_, position)| tables.rows.get(position))
             .cloned()
             .collect())
+    }
+
+    async fn open_topics(&self) -> Result<Vec<(TopicName, u64)>, StoreError> {
+        let tables = self.tables();
+        let mut topics = BTreeMap::<TopicName, u64>::new();
+        for row in tables.rows.values() {
+            let open = !row.state.is_decided() || row.unpublished.is_some();
+            if open {
+                *topics.entry(row.half.topic.clone()).or_default() += 1;
+            }
+        }
+        Ok(topics.into_iter().collect())
     }
 
     async fn open_groups(&self) -> Result<Vec<OpenGroup>, StoreError> {

@@ -204,6 +204,14 @@ impl Clients {
             .collect()
     }
 
+    /// Every group that a connected client produces for, sorted.
+    #[must_use]
+    pub fn producer_groups(&self) -> Vec<GroupName> {
+        let mut groups: Vec<_> = self.table().producers.keys().cloned().collect();
+        groups.sort_unstable();
+        groups
+    }
+
     /// Client ids of the connected consumers of a group, sorted, each once.
     #[must_use]
     pub fn members(&self, group: &GroupName) -> Vec<Arc<str>> {

@@ -98,6 +98,16 @@ impl MemoryLog {
         self.drive();
     }
 
+    /// The process dies and the log is opened again: what waits is lost, whoever waited for it learns nothing, and
+    /// appends are stored again. Returns how many records were lost.
+    pub fn crash(&self) -> usize {
+        let mut state = self.state();
+        state.held = false;
+        let lost = std::mem::take(&mut state.waiting);
+        drop(state);
+        lost.iter().map(|submission| submission.entries.len()).sum()
+    }
+
     /// The next append that is stored gets `error` instead. After [`AppendError::Poisoned`] every later one gets it too.
     pub fn fail_next(&self, error: AppendError) {
         self.state().fail_next.push_back(error);

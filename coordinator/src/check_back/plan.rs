@@ -1,0 +1,431 @@
+//! Whom to ask about an open transaction, and when. Pure: rows, times and who is connected go in, actions come out.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use mq_core::clock::ServerTime;
+
+use crate::engine::ledger::doubled;
+use crate::engine::settings::CheckBackSettings;
+use crate::store::Row;
+use crate::transaction::State;
+
+/// How a sender is connected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sender {
+    /// Some connection of its process is open.
+    Connected,
+    /// It has had no connection for so long. For a process never seen: since the coordinator started.
+    GoneFor(Duration),
+}
+
+/// A connected producer of the group.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Member {
+    /// Its process life.
+    pub incarnation: u128,
+    /// The marker databases it can read.
+    pub answers_for: Arc<[u128]>,
+}
+
+/// What was tried for one transaction since the coordinator started. Not durable: a restart begins anew and costs nothing.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Attempt {
+    /// When it was asked, if no answer has come.
+    pub asked_at: Option<ServerTime>,
+    /// Check-backs that were not answered in time.
+    pub unanswered: u32,
+    /// Answers *in flight* in a row.
+    pub in_flight: u32,
+    /// Not to be asked before.
+    pub not_before: ServerTime,
+}
+
+impl Attempt {
+    /// Takes note of *in flight*: asked again soon, which does not count.
+    pub fn answered_in_flight(&mut self, now: ServerTime, settings: &CheckBackSettings) {
+        self.asked_at = None;
+        self.unanswered = 0;
+        self.in_flight = self.in_flight.saturating_add(1);
+        let wait = doubled(
+            settings.in_flight_first,
+            settings.in_flight_longest,
+            self.in_flight,
+        );
+        self.not_before = now.after(wait);
+    }
+
+    /// Takes note of UNKNOWN; when to ask next stands in the row.
+    pub fn answered_unknown(&mut self) {
+        self.asked_at = None;
+        self.unanswered = 0;
+        self.in_flight = 0;
+    }
+
+    /// Gives up waiting for an answer that is overdue; the next one waits longer.
+    pub fn expire(&mut self, now: ServerTime, settings: &CheckBackSettings) {
+        if let Some(asked_at) = self.asked_at
+            && now.since(asked_at) >= settings.answer_within
+        {
+            self.asked_at = None;
+            self.unanswered = self.unanswered.saturating_add(1);
+            self.not_before = asked_at.after(doubled(
+                settings.first_wait,
+                settings.longest_wait,
+                self.unanswered,
+            ));
+        }
+    }
+}
+
+/// Why a transaction is asked about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reason {
+    /// Its time has come.
+    Timer,
+    /// The process that sent it has no connection any more.
+    SenderGone,
+    /// An operator wants to know.
+    Operator,
+}
+
+impl Reason {
+    /// The words used in the history.
+    #[must_use]
+    pub const fn words(self) -> &'static str {
+        match self {
+            Self::Timer => "timer",
+            Self::SenderGone => "producer gone",
+            Self::Operator => "operator",
+        }
+    }
+}
+
+/// What to do about one transaction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Action {
+    /// Ask the member with this incarnation.
+    Ask {
+        /// Whom.
+        incarnation: u128,
+        /// Whether *in flight* is no longer an answer: the local transaction has run too long.
+        fence: bool,
+        /// Why now.
+        reason: Reason,
+    },
+    /// Nothing now. `until` is when to look again at the latest, if that is known.
+    Wait {
+        /// When.
+        until: Option<ServerTime>,
+    },
+}
+
+/// Decides about one prepared transaction whose group has `members` connected.
+///
+/// The sender itself is asked as long as any connection of its process is open; another member only once the sender has been
+/// gone for the grace time, and only one that can read the marker's database. Without a marker anyone of the group is asked,
+/// after the message's immunity, which its `check_at` says.
+#[must_use]
+pub fn plan(
+    now: ServerTime,
+    settings: &CheckBackSettings,
+    row: &Row,
+    attempt: &Attempt,
+    sender: Sender,
+    members: &[Member],
+) -> Action {
+    let wait = |until| Action::Wait { until };
+    if row.state != State::Prepared {
+        return wait(None);
+    }
+    if let Some(asked_at) = attempt.asked_at {
+        return wait(Some(asked_at.after(settings.answer_within)));
+    }
+    if now < attempt.not_before {
+        return wait(Some(attempt.not_before));
+    }
+    let due = row.check_at.is_none_or(|check_at| check_at <= now);
+    let with_marker = row.half.marker.is_some();
+    let reason = match sender {
+        Sender::Connected if due => Reason::Timer,
+        Sender::GoneFor(gone) if gone >= settings.grace && (due || with_marker) => {
+            Reason::SenderGone
+        }
+        Sender::GoneFor(gone) if gone < settings.grace && (due || with_marker) => {
+            return wait(Some(now.after(settings.grace - gone)));
+        }
+        Sender::Connected | Sender::GoneFor(_) => return wait(row.check_at),
+    };
+    let answers = |member: &&Member| {
+        row.half
+            .marker
+            .is_none_or(|marker| member.answers_for.contains(&marker.0))
+    };
+    let own = |member: &&Member| {
+        row.half
+            .sender
+            .is_some_and(|sender| sender.0 == member.incarnation)
+    };
+    let chosen = match sender {
+        Sender::Connected => members.iter().find(own),
+        Sender::GoneFor(_) => {
+            // After two unanswered check-backs the next one is asked.
+            let eligible = members.iter().filter(answers).count();
+            let turn = usize::try_from(attempt.unanswered / 2).unwrap_or(usize::MAX);
+            turn.checked_rem(eligible)
+                .and_then(|index| members.iter().filter(answers).nth(index))
+        }
+    };
+    match chosen {
+        Some(member) => Action::Ask {
+            incarnation: member.incarnation,
+            fence: now.since(row.half.prepared_at) >= settings.local_transaction_longest,
+            reason,
+        },
+        None => wait(None),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::Half;
+    use crate::transaction::{Incarnation, MarkerIdentity, TransactionId};
+    use mq_core::log::{Position, QueueOffset};
+    use mq_core::names::{GroupName, TopicName};
+
+    const SECOND: u64 = 1_000_000;
+
+    fn row(marker: Option<u128>) -> Row {
+        Row {
+            half: Half {
+                id: TransactionId(1),
+                position: Position(4096),
+                queue_offset: QueueOffset(0),
+                group: GroupName::new("g").unwrap(),
+                topic: TopicName::new("t").unwrap(),
+                body_len: 0,
+                prepared_at: ServerTime(SECOND),
+                sender: Some(Incarnation(7)),
+                marker: marker.map(MarkerIdentity),
+            },
+            state: State::Prepared,
+            decided: None,
+            check_at: Some(ServerTime(7 * SECOND)),
+            checks: 0,
+            repeats: 0,
+            contradictions: 0,
+            unpublished: None,
+        }
+    }
+
+    fn member(incarnation: u128, answers_for: &[u128]) -> Member {
+        Member {
+            incarnation,
+            answers_for: answers_for.into(),
+        }
+    }
+
+    fn decide(
+        now: u64,
+        row: &Row,
+        attempt: &Attempt,
+        sender: Sender,
+        members: &[Member],
+    ) -> Action {
+        plan(
+            ServerTime(now),
+            &CheckBackSettings::default(),
+            row,
+            attempt,
+            sender,
+            members,
+        )
+    }
+
+    const LONG_GONE: Sender = Sender::GoneFor(Duration::from_secs(60));
+
+    #[test]
+    fn the_sender_is_asked_while_it_is_connected_and_nobody_else() {
+        let members = [member(8, &[5]), member(7, &[5])];
+        let asked = decide(
+            8 * SECOND,
+            &row(Some(5)),
+            &Attempt::default(),
+            Sender::Connected,
+            &members,
+        );
+        assert!(
+            matches!(
+                asked,
+                Action::Ask {
+                    incarnation: 7,
+                    fence: false,
+                    reason: Reason::Timer
+                }
+            ),
+            "{asked:?}"
+        );
+        let attempt = Attempt {
+            unanswered: 9,
+            ..Attempt::default()
+        };
+        let asked = decide(
+            8 * SECOND,
+            &row(Some(5)),
+            &attempt,
+            Sender::Connected,
+            &members[..1],
+        );
+        assert_eq!(asked, Action::Wait { until: None });
+    }
+
+    #[test]
+    fn another_instance_is_asked_once_the_sender_is_gone_for_the_grace_time() {
+        let members = [member(8, &[5])];
+        let young = decide(
+            2 * SECOND,
+            &row(Some(5)),
+            &Attempt::default(),
+            Sender::GoneFor(Duration::from_millis(100)),
+            &members,
+        );
+        assert_eq!(
+            young,
+            Action::Wait {
+                until: Some(ServerTime(2 * SECOND + 400_000))
+            }
+        );
+        let old = decide(
+            2 * SECOND,
+            &row(Some(5)),
+            &Attempt::default(),
+            Sender::GoneFor(Duration::from_millis(500)),
+            &members,
+        );
+        assert!(
+            matches!(
+                old,
+                Action::Ask {
+                    incarnation: 8,
+                    reason: Reason::SenderGone,
+                    ..
+                }
+            ),
+            "{old:?}"
+        );
+    }
+
+    #[test]
+    fn only_who_can_read_the_marker_is_asked() {
+        let members = [member(8, &[6]), member(9, &[])];
+        assert_eq!(
+            decide(
+                8 * SECOND,
+                &row(Some(5)),
+                &Attempt::default(),
+                LONG_GONE,
+                &members
+            ),
+            Action::Wait { until: None }
+        );
+    }
+
+    #[test]
+    fn without_a_marker_immunity_is_kept() {
+        let members = [member(8, &[])];
+        let early = decide(
+            2 * SECOND,
+            &row(None),
+            &Attempt::default(),
+            LONG_GONE,
+            &members,
+        );
+        assert_eq!(
+            early,
+            Action::Wait {
+                until: Some(ServerTime(7 * SECOND))
+            }
+        );
+        let late = decide(
+            7 * SECOND,
+            &row(None),
+            &Attempt::default(),
+            LONG_GONE,
+            &members,
+        );
+        assert!(
+            matches!(late, Action::Ask { incarnation: 8, .. }),
+            "{late:?}"
+        );
+    }
+
+    #[test]
+    fn after_two_unanswered_check_backs_the_next_member_is_asked() {
+        let members = [member(8, &[5]), member(9, &[5])];
+        let whom = |unanswered| {
+            let attempt = Attempt {
+                unanswered,
+                ..Attempt::default()
+            };
+            match decide(8 * SECOND, &row(Some(5)), &attempt, LONG_GONE, &members) {
+                Action::Ask { incarnation, .. } => incarnation,
+                Action::Wait { .. } => 0,
+            }
+        };
+        assert_eq!(
+            [whom(0), whom(1), whom(2), whom(3), whom(4)],
+            [8, 8, 9, 9, 8]
+        );
+    }
+
+    #[test]
+    fn in_flight_is_asked_again_soon_and_then_less_often() {
+        let settings = CheckBackSettings::default();
+        let mut attempt = Attempt::default();
+        let mut waits = Vec::new();
+        for _ in 0..7 {
+            attempt.answered_in_flight(ServerTime(0), &settings);
+            waits.push(attempt.not_before.0 / 1000);
+        }
+        assert_eq!(waits, [50, 100, 200, 400, 800, 1000, 1000]);
+    }
+
+    #[test]
+    fn a_local_transaction_that_runs_too_long_is_fenced() {
+        let members = [member(7, &[5])];
+        let asked = decide(
+            602 * SECOND,
+            &row(Some(5)),
+            &Attempt::default(),
+            Sender::Connected,
+            &members,
+        );
+        assert!(
+            matches!(asked, Action::Ask { fence: true, .. }),
+            "{asked:?}"
+        );
+    }
+
+    #[test]
+    fn an_overdue_answer_counts_as_none_and_the_next_waits_longer() {
+        let settings = CheckBackSettings::default();
+        let mut attempt = Attempt {
+            asked_at: Some(ServerTime(0)),
+            ..Attempt::default()
+        };
+        attempt.expire(ServerTime(SECOND / 2), &settings);
+        assert_eq!(attempt.unanswered, 0);
+        attempt.expire(ServerTime(SECOND), &settings);
+        assert_eq!(
+            (attempt.unanswered, attempt.not_before),
+            (1, ServerTime(SECOND))
+        );
+        attempt.asked_at = Some(ServerTime(2 * SECOND));
+        attempt.expire(ServerTime(3 * SECOND), &settings);
+        assert_eq!(
+            (attempt.unanswered, attempt.not_before),
+            (2, ServerTime(4 * SECOND))
+        );
+    }
+}

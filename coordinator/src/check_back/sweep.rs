@@ -1,0 +1,359 @@
+//! The sweep: reads what is open, asks who can answer, remembers what is outstanding.
+//!
+//! It takes no input and can run at any time: it is woken by the alarm, by a producer that came or went, and by its own
+//! deadlines. A transaction that nobody can answer costs a read and nothing else.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use mq_core::broker::clients::{Client, Clients, Notice};
+use mq_core::clock::ServerTime;
+use mq_core::log::{Log, Position};
+use mq_core::names::GroupName;
+use tokio::sync::{Notify, mpsc, watch};
+
+use super::plan::{Action, Attempt, Member, Reason, Sender, plan};
+use crate::engine::half;
+use crate::engine::settings::CheckBackSettings;
+use crate::engine::writer::Command;
+use crate::steps;
+use crate::store::{Filter, Row, StoreError, TxReader};
+
+/// Rows read at a time.
+const PAGE: u32 = 500;
+/// Most pages of one group in one sweep; the next sweep goes on behind them.
+const PAGES: usize = 20;
+/// Most outstanding check-backs that are remembered; behind that new ones wait for a later sweep.
+const ATTEMPTS: usize = 65_536;
+/// How often finals that could not be published are tried again.
+const PUBLISH_AGAIN: Duration = Duration::from_secs(5);
+/// Shortest pause between two sweeps.
+const PAUSE: Duration = Duration::from_millis(10);
+
+/// What is outstanding, shared between the sweep and those who take the answers.
+#[derive(Debug, Default)]
+pub struct Attempts {
+    open: Mutex<HashMap<Position, Open>>,
+}
+
+#[derive(Debug, Clone)]
+struct Open {
+    attempt: Attempt,
+    row: Row,
+    reason: Reason,
+    first_asked: ServerTime,
+}
+
+impl Attempts {
+    /// Takes note of *in flight*.
+    pub fn in_flight(&self, position: Position, now: ServerTime, settings: &CheckBackSettings) {
+        if let Some(open) = self.lock().get_mut(&position) {
+            open.attempt.answered_in_flight(now, settings);
+        }
+    }
+
+    /// Takes note of UNKNOWN. False if nobody had asked: such an answer does not count.
+    pub fn unknown(&self, position: Position) -> bool {
+        // The row changes with it: the next sweep reads it anew.
+        self.lock()
+            .remove(&position)
+            .is_some_and(|open| open.attempt.asked_at.is_some())
+    }
+
+    /// Forgets a transaction that is decided; returns why it was asked about, and when first.
+    pub fn settle(&self, position: Position) -> Option<(Reason, ServerTime)> {
+        self.lock()
+            .remove(&position)
+            .map(|open| (open.reason, open.first_asked))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<Position, Open>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What a sweeper works with.
+#[derive(Debug)]
+pub struct Parts {
+    /// Reads what is open.
+    pub reader: Arc<dyn TxReader>,
+    /// Who is connected.
+    pub clients: Clients,
+    /// Server time, and the half messages to show to producers.
+    pub log: Arc<dyn Log>,
+    /// Publishes again what could not be published.
+    pub commands: mpsc::WeakSender<Command>,
+    /// What is outstanding.
+    pub attempts: Arc<Attempts>,
+    /// Wakes the sweeper.
+    pub wake: Arc<Notify>,
+    /// Settings.
+    pub settings: CheckBackSettings,
+}
+
+/// The sweeper.
+#[derive(Debug)]
+pub struct Sweeper {
+    parts: Parts,
+    started: ServerTime,
+    groups: HashMap<GroupName, Watched>,
+    published_again: ServerTime,
+}
+
+/// What a sweeper knows about a connected group.
+#[derive(Debug, Default)]
+struct Watched {
+    members: BTreeSet<u128>,
+    /// Every open transaction is looked at when these times have come, not only those that are due: members changed.
+    look_at_all: Vec<ServerTime>,
+    all: bool,
+    behind: Option<(ServerTime, Position)>,
+}
+
+impl Sweeper {
+    /// A sweeper that has seen nobody yet.
+    #[must_use]
+    pub fn new(parts: Parts) -> Self {
+        let started = parts.log.now();
+        Self {
+            parts,
+            started,
+            groups: HashMap::new(),
+            published_again: started,
+        }
+    }
+
+    /// Sweeps until `stop` becomes true or its sender is gone.
+    pub async fn run(mut self, mut stop: watch::Receiver<bool>) {
+        let mut changes = self.parts.clients.changes();
+        loop {
+            let pause = match self.sweep().await {
+                Ok(until) => until.map_or(Duration::from_secs(1), |until| {
+                    until.since(self.parts.log.now()).max(PAUSE)
+                }),
+                Err(error) => {
+                    tracing::warn!(%error, "a sweep could not read the database; trying again");
+                    Duration::from_secs(1)
+                }
+            };
+            tokio::select! {
+                _ = stop.wait_for(|stop| *stop) => return,
+                () = self.parts.wake.notified() => {}
+                Ok(()) = changes.changed() => {}
+                () = tokio::time::sleep(pause.min(Duration::from_secs(1))) => {}
+            }
+        }
+    }
+
+    /// One pass over everything that is open and could be answered. Returns when to look again at the latest.
+    async fn sweep(&mut self) -> Result<Option<ServerTime>, StoreError> {
+        let now = self.parts.log.now();
+        let mut next: Option<ServerTime> = None;
+        let groups = self.parts.clients.producer_groups();
+        self.groups.retain(|group, _| groups.contains(group));
+        for group in groups {
+            let clients = self.parts.clients.producers(&group);
+            let until = self.sweep_group(now, &group, &clients).await?;
+            next = earlier(next, until);
+        }
+        next = earlier(next, self.sweep_outstanding(now));
+        if now.since(self.published_again) >= PUBLISH_AGAIN {
+            self.published_again = now;
+            self.publish_again().await?;
+        }
+        Ok(next)
+    }
+
+    async fn sweep_group(
+        &mut self,
+        now: ServerTime,
+        group: &GroupName,
+        clients: &[Client],
+    ) -> Result<Option<ServerTime>, StoreError> {
+        let grace = self.parts.settings.grace;
+        let watched = self.groups.entry(group.clone()).or_default();
+        let members: BTreeSet<u128> = clients.iter().map(|client| client.incarnation).collect();
+        if members != watched.members {
+            watched.members = members;
+            watched.look_at_all = vec![now, now.after(grace)];
+        }
+        if watched.behind.is_none() {
+            watched.all = watched.look_at_all.iter().any(|at| *at <= now);
+            watched.look_at_all.retain(|at| *at > now);
+        }
+        let (all, mut behind) = (watched.all, watched.behind.take());
+        let mut next = watched.look_at_all.iter().min().copied();
+        let before = if all {
+            ServerTime(i64::MAX as u64)
+        } else {
+            now
+        };
+        for _ in 0..PAGES {
+            let rows = self
+                .parts
+                .reader
+                .due(group, now.max(before), behind, PAGE)
+                .await?;
+            let Some(last) = rows.last() else {
+                return Ok(next);
+            };
+            behind = Some((last.check_at.unwrap_or_default(), last.half.position));
+            for row in rows {
+                next = earlier(next, self.look_at(now, row, clients));
+            }
+        }
+        if let Some(watched) = self.groups.get_mut(group) {
+            watched.behind = behind;
+        }
+        Ok(Some(now))
+    }
+
+    /// Those that were asked before and whose next time has come, without reading them again.
+    fn sweep_outstanding(&self, now: ServerTime) -> Option<ServerTime> {
+        let waiting: Vec<Row> = self
+            .parts
+            .attempts
+            .lock()
+            .values()
+            .map(|open| open.row.clone())
+            .collect();
+        let mut next = None;
+        let mut clients: HashMap<GroupName, Vec<Client>> = HashMap::new();
+        for row in waiting {
+            let group = row.half.group.clone();
+            let clients = clients
+                .entry(group)
+                .or_insert_with_key(|group| self.parts.clients.producers(group));
+            next = earlier(next, self.look_at(now, row, clients));
+        }
+        next
+    }
+
+    /// Decides about one transaction and does it. Returns when to look again.
+    fn look_at(&self, now: ServerTime, row: Row, clients: &[Client]) -> Option<ServerTime> {
+        let settings = &self.parts.settings;
+        let position = row.half.position;
+        let mut attempt = {
+            let mut open = self.parts.attempts.lock();
+            match open.get_mut(&position) {
+                Some(open) => {
+                    open.attempt.expire(now, settings);
+                    open.attempt.clone()
+                }
+                None => Attempt::default(),
+            }
+        };
+        let members: Vec<Member> = clients
+            .iter()
+            .map(|client| Member {
+                incarnation: client.incarnation,
+                answers_for: client.answers_for.clone(),
+            })
+            .collect();
+        match plan(
+            now,
+            settings,
+            &row,
+            &attempt,
+            self.sender(now, &row),
+            &members,
+        ) {
+            Action::Wait { until } => until,
+            Action::Ask {
+                incarnation,
+                fence,
+                reason,
+            } => {
+                steps::reach("check_back.planned");
+                attempt.asked_at = Some(now);
+                if !self.remember(now, &row, attempt, reason) {
+                    return None;
+                }
+                let client = clients
+                    .iter()
+                    .find(|client| client.incarnation == incarnation)?;
+                if !self.ask(&row, client, fence) {
+                    // The connection is gone or full: as if nothing had been asked.
+                    if let Some(open) = self.parts.attempts.lock().get_mut(&position) {
+                        open.attempt.asked_at = None;
+                        open.attempt.not_before = now.after(settings.first_wait);
+                    }
+                }
+                steps::reach("check_back.asked");
+                Some(now.after(settings.answer_within))
+            }
+        }
+    }
+
+    fn sender(&self, now: ServerTime, row: &Row) -> Sender {
+        let Some(sender) = row.half.sender else {
+            return Sender::GoneFor(Duration::MAX);
+        };
+        if self.parts.clients.is_connected(sender.0) {
+            return Sender::Connected;
+        }
+        let since_start = now.since(self.started);
+        Sender::GoneFor(
+            self.parts
+                .clients
+                .last_seen(sender.0)
+                .unwrap_or(since_start),
+        )
+    }
+
+    fn remember(&self, now: ServerTime, row: &Row, attempt: Attempt, reason: Reason) -> bool {
+        let mut open = self.parts.attempts.lock();
+        if let Some(known) = open.get_mut(&row.half.position) {
+            known.attempt = attempt;
+            known.row = row.clone();
+            return true;
+        }
+        if open.len() >= ATTEMPTS {
+            return false;
+        }
+        open.insert(
+            row.half.position,
+            Open {
+                attempt,
+                row: row.clone(),
+                reason,
+                first_asked: now,
+            },
+        );
+        true
+    }
+
+    fn ask(&self, row: &Row, client: &Client, fence: bool) -> bool {
+        let stored = match self.parts.log.read(row.half.position) {
+            Ok(stored) => stored,
+            Err(error) => {
+                tracing::error!(%error, transaction = %row.half.id, "a half message cannot be read");
+                return false;
+            }
+        };
+        half::check_back(&row.half, &stored.bytes, fence)
+            .is_some_and(|notice: Notice| client.link.push(notice))
+    }
+
+    async fn publish_again(&self) -> Result<(), StoreError> {
+        let filter = Filter {
+            unpublished: true,
+            limit: PAGE,
+            ..Filter::default()
+        };
+        let rows = self.parts.reader.list(&filter).await?;
+        if let (false, Some(commands)) = (rows.is_empty(), self.parts.commands.upgrade()) {
+            // Full: the next sweep tries again.
+            let _ = commands.try_send(Command::PublishAgain(rows));
+        }
+        Ok(())
+    }
+}
+
+fn earlier(a: Option<ServerTime>, b: Option<ServerTime>) -> Option<ServerTime> {
+    match (a, b) {
+        (Some(a), Some(b)) => Some(a.min(b)),
+        (a, b) => a.or(b),
+    }
+}

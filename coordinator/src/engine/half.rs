@@ -1,0 +1,309 @@
+//! Half messages and finals as stored bytes. Pure.
+//!
+//! A half message is an ordinary record of the hidden half topic: its real topic and queue, its group, sender and marker
+//! database stand in its properties, so that everything about it can be told from the log alone. A final is a full copy in
+//! the real topic that names the half message it came from.
+
+use std::net::SocketAddrV4;
+use std::time::Duration;
+
+use mq_core::broker::clients::Notice;
+use mq_core::log::{Mark, OwnerId, Position, QueueOffset};
+use mq_core::names::{GroupName, QueueId, TopicName};
+use mq_core::wire::ids;
+use mq_core::wire::properties;
+use mq_core::wire::record::{NewRecord, RecordView, place};
+use mq_core::wire::reserved;
+
+use crate::client::endpoint::HalfRequest;
+use crate::store::Half;
+use crate::transaction::{Decision, Incarnation, MarkerIdentity, TransactionId};
+
+/// The coordinator's marks and notes in the log.
+pub const OWNER: OwnerId = OwnerId(1);
+
+/// Mark kind: a half message; the key is its transaction.
+pub const HALF: u8 = 1;
+/// Mark kind: the final of a commit; the number is the decision's.
+pub const FINAL: u8 = 2;
+/// Mark kind: a note that echoes a rollback; the number is the decision's.
+pub const ROLLBACK_ECHO: u8 = 3;
+
+/// The queue of the half topic.
+#[must_use]
+pub fn half_queue() -> QueueId {
+    let topic = TopicName::new(reserved::HALF_TOPIC).expect("the reserved topic keeps the rules");
+    QueueId::new(topic, 0)
+}
+
+/// The record of a half message for queue `queue` of its topic.
+#[must_use]
+pub fn encode(request: &HalfRequest, queue: u32, born_ms: u64, host: SocketAddrV4) -> Vec<u8> {
+    let message = &request.message;
+    let mut encoded = Vec::with_capacity(message.properties().0.len() + 320);
+    encoded.extend_from_slice(message.properties().0);
+    let mut push = |name: &str, value: &str| properties::push(&mut encoded, name, value);
+    push(reserved::UNIQ_KEY, &request.id.to_string());
+    push(reserved::TRAN_MSG, "true");
+    push(reserved::PRODUCER_GROUP, request.group.as_str());
+    push(reserved::REAL_TOPIC, message.topic().as_str());
+    push(reserved::REAL_QUEUE, &queue.to_string());
+    if let Some(age) = request.immunity {
+        push(reserved::CHECK_IMMUNITY_SECONDS, &age.as_secs().to_string());
+    }
+    push(reserved::SENDER, &ids::hex128(request.sender.0));
+    if let Some(marker) = request.marker {
+        push(reserved::MARKER, &ids::hex128(marker.0));
+    }
+    let mut record = Vec::new();
+    NewRecord {
+        topic: reserved::HALF_TOPIC,
+        queue: 0,
+        flag: message.flag(),
+        sys_flag: 0,
+        born_ms,
+        born_host: host,
+        store_host: host,
+        reconsume_times: 0,
+        prepared_position: 0,
+        body: message.body(),
+        properties: &encoded,
+    }
+    .encode(&mut record);
+    record
+}
+
+/// The mark of a half message.
+#[must_use]
+pub const fn mark(id: TransactionId) -> Mark {
+    Mark {
+        owner: OWNER,
+        kind: HALF,
+        key: id.0,
+        number: 0,
+    }
+}
+
+/// A half message as its record tells it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Decoded {
+    /// What the store keeps of it; `prepared_at` is not in the record and is zero.
+    pub half: Half,
+    /// The queue of the real topic.
+    pub queue: u32,
+    /// Age before its first check-back, if it asked for one.
+    pub immunity: Option<Duration>,
+}
+
+/// Why a record of the half topic is not a half message.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the record at position {position} is not a half message: {why}")]
+pub struct NotAHalf {
+    /// Where it stands.
+    pub position: Position,
+    /// What is missing or wrong.
+    pub why: &'static str,
+}
+
+/// Reads a half message of transaction `id` from its record.
+///
+/// # Errors
+/// [`NotAHalf`] says which property is missing or unreadable.
+pub fn decode(record: &RecordView<'_>, id: TransactionId) -> Result<Decoded, NotAHalf> {
+    let fail = |why| NotAHalf {
+        position: Position(record.position),
+        why,
+    };
+    if record.topic != reserved::HALF_TOPIC {
+        return Err(fail("it is in another topic"));
+    }
+    let (mut group, mut topic, mut queue, mut sender, mut marker, mut immunity) =
+        (None, None, None, None, None, None);
+    for (name, value) in record.properties.iter() {
+        match name {
+            reserved::PRODUCER_GROUP => group = GroupName::new(value).ok(),
+            reserved::REAL_TOPIC => topic = TopicName::new(value).ok(),
+            reserved::REAL_QUEUE => queue = value.parse().ok(),
+            reserved::SENDER => sender = ids::parse_hex128(value).map(Incarnation),
+            reserved::MARKER => marker = ids::parse_hex128(value).map(MarkerIdentity),
+            reserved::CHECK_IMMUNITY_SECONDS => {
+                immunity = value.parse().ok().map(Duration::from_secs)
+            }
+            _ => {}
+        }
+    }
+    Ok(Decoded {
+        half: Half {
+            id,
+            position: Position(record.position),
+            queue_offset: QueueOffset(record.queue_offset),
+            group: group.ok_or_else(|| fail("its producer group is missing"))?,
+            topic: topic.ok_or_else(|| fail("its real topic is missing"))?,
+            body_len: u32::try_from(record.body.len()).map_err(|_| fail("its body is too long"))?,
+            prepared_at: Default::default(),
+            sender,
+            marker,
+        },
+        queue: queue.ok_or_else(|| fail("its real queue is missing"))?,
+        immunity,
+    })
+}
+
+/// The final of a half message: queue and record. Position, queue offset and store time are set by the log.
+#[must_use]
+pub fn final_record(half: &RecordView<'_>, topic: &TopicName, queue: u32) -> (QueueId, Vec<u8>) {
+    let kept = properties::retain(half.properties, |name| {
+        name != reserved::SENDER && name != reserved::MARKER
+    });
+    let mut record = Vec::new();
+    NewRecord {
+        topic: topic.as_str(),
+        queue,
+        flag: half.flag,
+        sys_flag: half.sys_flag | reserved::FLAG_COMMIT,
+        born_ms: half.born_ms,
+        born_host: half.born_host,
+        store_host: half.store_host,
+        reconsume_times: 0,
+        prepared_position: half.position,
+        body: half.body,
+        properties: &kept,
+    }
+    .encode(&mut record);
+    (QueueId::new(topic.clone(), queue), record)
+}
+
+/// The mark of decision number `number`: of the final for a commit, of the echo for a rollback.
+#[must_use]
+pub const fn decision_mark(id: TransactionId, decision: Decision, number: u64) -> Mark {
+    let kind = match decision {
+        Decision::Commit => FINAL,
+        Decision::RollBack => ROLLBACK_ECHO,
+    };
+    Mark {
+        owner: OWNER,
+        kind,
+        key: id.0,
+        number,
+    }
+}
+
+/// The request that asks a producer about `half`, whose record is `record` (RocketMQ `CheckTransactionStateRequestHeader`).
+///
+/// `fence` says that *in flight* is no longer an answer. `None` if the record makes no sense.
+#[must_use]
+pub fn check_back(half: &Half, record: &[u8], fence: bool) -> Option<Notice> {
+    let view = RecordView::parse(record).ok()?;
+    let queue = view.properties.get(reserved::REAL_QUEUE)?.parse().ok()?;
+    let unique = view.properties.get(reserved::UNIQ_KEY).unwrap_or_default();
+    let mut body = Vec::new();
+    NewRecord {
+        topic: half.topic.as_str(),
+        queue,
+        flag: view.flag,
+        sys_flag: view.sys_flag,
+        born_ms: view.born_ms,
+        born_host: view.born_host,
+        store_host: view.store_host,
+        reconsume_times: 0,
+        prepared_position: 0,
+        body: view.body,
+        properties: view.properties.0,
+    }
+    .encode(&mut body);
+    place(
+        &mut body,
+        half.queue_offset.0,
+        half.position.0,
+        view.store_ms,
+    );
+    let mut fields = vec![
+        ("tranStateTableOffset", half.queue_offset.to_string()),
+        ("commitLogOffset", half.position.to_string()),
+        ("msgId", unique.to_owned()),
+        ("transactionId", unique.to_owned()),
+        (
+            "offsetMsgId",
+            ids::offset_id(view.store_host, half.position.0),
+        ),
+    ];
+    if fence {
+        fields.push((reserved::FENCE_FIELD, "true".into()));
+    }
+    Some(Notice {
+        code: reserved::CHECK_TRANSACTION_STATE,
+        fields,
+        body: body.into(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use mq_core::message::Message;
+    use mq_core::wire::record::EMBEDDED_HOST;
+
+    fn request() -> HalfRequest {
+        HalfRequest {
+            id: TransactionId(7),
+            group: GroupName::new("order-service").unwrap(),
+            message: Message::builder("orders")
+                .tag("placed")
+                .key("10248")
+                .body("hello")
+                .build()
+                .unwrap(),
+            queue: None,
+            sender: Incarnation(9),
+            marker: Some(MarkerIdentity(11)),
+            immunity: Some(Duration::from_secs(3)),
+        }
+    }
+
+    #[test]
+    fn a_half_message_tells_everything_about_itself() {
+        let mut bytes = encode(&request(), 2, 1000, EMBEDDED_HOST);
+        place(&mut bytes, 5, 4096, 1001);
+        let decoded = decode(&RecordView::parse(&bytes).unwrap(), TransactionId(7)).unwrap();
+        assert_eq!(decoded.queue, 2);
+        assert_eq!(decoded.immunity, Some(Duration::from_secs(3)));
+        let half = decoded.half;
+        assert_eq!(
+            (half.position, half.queue_offset, half.body_len),
+            (Position(4096), QueueOffset(5), 5)
+        );
+        assert_eq!(
+            (half.sender, half.marker),
+            (Some(Incarnation(9)), Some(MarkerIdentity(11)))
+        );
+        assert_eq!(
+            (half.group.as_str(), half.topic.as_str()),
+            ("order-service", "orders")
+        );
+    }
+
+    #[test]
+    fn a_final_is_a_full_copy_without_what_only_the_server_needs() {
+        let mut bytes = encode(&request(), 2, 1000, EMBEDDED_HOST);
+        place(&mut bytes, 5, 4096, 1001);
+        let view = RecordView::parse(&bytes).unwrap();
+        let (queue, record) = final_record(&view, &TopicName::new("orders").unwrap(), 2);
+        let copy = RecordView::parse(&record).unwrap();
+        assert_eq!(queue.to_string(), "orders/2");
+        assert_eq!(
+            (copy.topic, copy.queue, copy.body),
+            ("orders", 2, &b"hello"[..])
+        );
+        assert_eq!(
+            (copy.prepared_position, copy.sys_flag),
+            (4096, reserved::FLAG_COMMIT)
+        );
+        assert_eq!(copy.properties.get(reserved::TAGS), Some("placed"));
+        assert_eq!(
+            copy.properties.get(reserved::UNIQ_KEY),
+            Some(&*TransactionId(7).to_string())
+        );
+        assert_eq!(copy.properties.get(reserved::SENDER), None);
+        assert_eq!(copy.properties.get(reserved::MARKER), None);
+    }
+}

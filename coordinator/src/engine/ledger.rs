@@ -1,0 +1,701 @@
+//! What the next SQL batch says: a pure function of the feed, the resolutions that wait, and the rows they meet.
+//!
+//! The ledger holds back the rows of young half messages, numbers decisions and events, moves the watermark and seals the
+//! batch. It changes nothing in itself until [`Ledger::committed`] is told that the batch is in SQL.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use mq_core::clock::ServerTime;
+use mq_core::log::Position;
+
+use super::feed::Durable;
+use crate::audit::seal::seal;
+use crate::audit::{Event, Step};
+use crate::store::{Batch, Change, Decided, Half, Owner, Row};
+use crate::transaction::{self as protocol, Actor, Decision, Move, State};
+
+/// Something that is said about a transaction and may change its row.
+#[derive(Debug, Clone)]
+pub struct Request {
+    /// The half message, as the log tells it.
+    pub half: Half,
+    /// What is said.
+    pub what: What,
+    /// Who says it.
+    pub actor: Actor,
+    /// Connection and client.
+    pub source: Arc<str>,
+    /// What proves it.
+    pub evidence: String,
+}
+
+/// What a [`Request`] says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum What {
+    /// COMMIT or ROLLBACK.
+    Decide(Decision),
+    /// A check-back was answered with UNKNOWN.
+    Unknown {
+        /// Wait after the first such answer; doubles with each.
+        first_wait: Duration,
+        /// Longest wait.
+        longest_wait: Duration,
+        /// How many such answers park the transaction.
+        budget: u32,
+    },
+    /// An operator wants another check-back.
+    AskAgain {
+        /// When.
+        check_at: ServerTime,
+    },
+    /// The final could not be published, or was after all.
+    Unpublished {
+        /// The decision's number.
+        number: u64,
+        /// Why not; `None` if it was after all.
+        reason: Option<String>,
+    },
+}
+
+/// What became of a request, once its batch is committed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Answer {
+    /// It decided.
+    DecidedNow(u64),
+    /// The decision stood already.
+    AlreadyTheSame,
+    /// The opposite stood already.
+    AlreadyOtherwise,
+    /// The row was decided and pruned.
+    Forgotten,
+    /// It was noted, or was old news.
+    Noted,
+}
+
+/// A batch to commit, and what follows from it.
+#[derive(Debug)]
+pub struct Plan {
+    /// What to commit.
+    pub batch: Batch,
+    /// One answer for each request, in their order.
+    pub answers: Vec<Answer>,
+    /// New decisions in their order: index of the request, the decision, its number.
+    pub decisions: Vec<(usize, Decision, u64)>,
+    /// Half messages whose rows are no longer held back.
+    written: Vec<Position>,
+    /// Half messages whose decision came before the feed told of them.
+    overtaking: Vec<Position>,
+}
+
+/// Whether the slot that a half message reserved is free again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Slot {
+    /// Its row is in SQL.
+    Free,
+    /// Not yet, or the news was not about a half message.
+    Taken,
+}
+
+impl Plan {
+    /// Whether the batch says nothing, apart from where the watermark stands.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.batch.new.is_empty() && self.batch.changes.is_empty() && self.batch.events.is_empty()
+    }
+}
+
+/// A half message whose row is held back.
+#[derive(Debug, Clone)]
+struct Held {
+    half: Half,
+    first_check: ServerTime,
+}
+
+/// The state between batches.
+#[derive(Debug)]
+pub struct Ledger {
+    owner: Owner,
+    held: BTreeMap<Position, Held>,
+    overtaken: HashSet<Position>,
+    seen_to: Position,
+    published: u64,
+    published_ahead: BTreeSet<u64>,
+    recorded_contradictions: u32,
+}
+
+impl Ledger {
+    /// A ledger that continues from `owner`.
+    #[must_use]
+    pub fn new(owner: Owner, recorded_contradictions: u32) -> Self {
+        Self {
+            owner,
+            held: BTreeMap::new(),
+            overtaken: HashSet::new(),
+            seen_to: owner.watermark,
+            published: owner.published,
+            published_ahead: BTreeSet::new(),
+            recorded_contradictions,
+        }
+    }
+
+    /// The owner row as of the last committed batch.
+    #[must_use]
+    pub const fn owner(&self) -> &Owner {
+        &self.owner
+    }
+
+    /// Takes in what became durable, in log order.
+    pub fn take_in(&mut self, news: Durable) -> Slot {
+        let (position, number) = match news {
+            Durable::Half { half, first_check } => {
+                self.seen_to = self.seen_to.max(half.position);
+                if self.overtaken.remove(&half.position) {
+                    return Slot::Free;
+                }
+                self.held.insert(half.position, Held { half, first_check });
+                return Slot::Taken;
+            }
+            // The number counts once the reason is in SQL.
+            Durable::Unpublished { .. } => return Slot::Taken,
+            Durable::Decision { position, number }
+            | Durable::Republished {
+                position, number, ..
+            } => (position, number),
+            Durable::Known(position) => (position, 0),
+        };
+        self.seen_to = self.seen_to.max(position);
+        self.publish(number);
+        Slot::Taken
+    }
+
+    /// Counts decision `number` as published: its record is durable, or its row says why not.
+    pub fn publish(&mut self, number: u64) {
+        if number > self.published {
+            self.published_ahead.insert(number);
+        }
+        while self.published_ahead.remove(&(self.published + 1)) {
+            self.published += 1;
+        }
+    }
+
+    /// Whether the row of the half message at `position` is held back.
+    #[must_use]
+    pub fn holds(&self, position: Position) -> bool {
+        self.held.contains_key(&position)
+    }
+
+    /// How many rows are held back.
+    #[must_use]
+    pub fn held(&self) -> usize {
+        self.held.len()
+    }
+
+    /// Server time of the oldest half message that is held back.
+    #[must_use]
+    pub fn oldest_held(&self) -> Option<ServerTime> {
+        self.held.values().next().map(|held| held.half.prepared_at)
+    }
+
+    /// Whether the owner row lags behind what is known: something to write when there is nothing else to do.
+    #[must_use]
+    pub fn lags(&self) -> bool {
+        self.owner.published < self.published || self.owner.watermark < self.watermark_without(&[])
+    }
+
+    /// Plans a batch: all `requests`, and the rows that were held back for `hold` or longer.
+    ///
+    /// `rows` are the rows in SQL of all requests that the ledger does not hold. `check_at` says when a transaction whose
+    /// row is written undecided is due; it is given the half message and the time it asked for.
+    #[must_use]
+    pub fn plan(
+        &self,
+        now: Now,
+        requests: &[Request],
+        rows: HashMap<Position, Row>,
+        hold: Duration,
+        check_at: impl Fn(&Half, ServerTime) -> ServerTime,
+    ) -> Plan {
+        let mut draft = Draft {
+            ledger: self,
+            now,
+            rows,
+            touched: BTreeMap::new(),
+            events: Vec::new(),
+            decisions: Vec::new(),
+        };
+        let mut answers = vec![Answer::Noted; requests.len()];
+        // Decisions first: parking, or anything else, loses to a decision that came with it.
+        for decisions in [true, false] {
+            for (index, request) in requests.iter().enumerate() {
+                if matches!(request.what, What::Decide(_)) == decisions
+                    && let Some(answer) = answers.get_mut(index)
+                {
+                    *answer = draft.apply(index, request);
+                }
+            }
+        }
+        let due = self
+            .held
+            .values()
+            .filter(|held| held.half.prepared_at.after(hold) <= now.at);
+        for position in due.map(|held| held.half.position).collect::<Vec<_>>() {
+            draft.write_held(position);
+        }
+        draft.finish(answers, check_at)
+    }
+
+    /// Whether the record of decision `number` is durable, or its row says why not.
+    #[must_use]
+    pub fn is_published(&self, number: u64) -> bool {
+        number <= self.published || self.published_ahead.contains(&number)
+    }
+
+    /// Tells that `plan`'s batch is in SQL. Returns how many rows are no longer held back.
+    pub fn committed(&mut self, plan: &Plan) -> usize {
+        for position in &plan.written {
+            self.held.remove(position);
+        }
+        self.overtaken
+            .extend(plan.overtaking.iter().filter(|p| **p > self.seen_to));
+        self.owner.seq = plan.batch.seal.seq;
+        self.owner.batch = plan.batch.id;
+        self.owner.watermark = plan.batch.watermark;
+        self.owner.published = plan.batch.seal.published;
+        self.owner.next_event += plan.batch.events.len() as u64;
+        self.owner.head = plan.batch.seal.hash;
+        if let Some((_, _, number)) = plan.decisions.last() {
+            self.owner.last_decision = *number;
+        }
+        plan.written.len()
+    }
+
+    fn watermark_without(&self, written: &[Position]) -> Position {
+        // `written` is sorted, like the held ones: the first held one that is not written holds the watermark.
+        let still_held = self
+            .held
+            .keys()
+            .find(|position| written.binary_search(position).is_err());
+        still_held
+            .copied()
+            .unwrap_or(self.seen_to)
+            .max(self.owner.watermark)
+    }
+}
+
+/// Times and id of a batch.
+#[derive(Debug, Clone, Copy)]
+pub struct Now {
+    /// Server time.
+    pub at: ServerTime,
+    /// Wall clock, ms since 1970.
+    pub wall_ms: u64,
+    /// Random id for the batch.
+    pub batch: u128,
+}
+
+/// A row while a batch is planned.
+#[derive(Debug)]
+struct Touched {
+    row: Row,
+    /// What SQL says before the batch; `None` for a row that is not there yet.
+    stored: Option<Row>,
+    /// When a held half message asked to be checked first.
+    first_check: ServerTime,
+    /// Whether the history knows the half message (or will, by an event of this batch).
+    told: bool,
+    overtaking: bool,
+}
+
+struct Draft<'a> {
+    ledger: &'a Ledger,
+    now: Now,
+    rows: HashMap<Position, Row>,
+    touched: BTreeMap<Position, Touched>,
+    events: Vec<Event>,
+    decisions: Vec<(usize, Decision, u64)>,
+}
+
+impl Draft<'_> {
+    fn apply(&mut self, index: usize, request: &Request) -> Answer {
+        if !self.touch(request) {
+            return Answer::Forgotten;
+        }
+        match &request.what {
+            What::Decide(decision) => self.decide(index, request, *decision),
+            What::Unknown {
+                first_wait,
+                longest_wait,
+                budget,
+            } => self.unknown(
+                request,
+                |checks| doubled(*first_wait, *longest_wait, checks),
+                *budget,
+            ),
+            What::AskAgain { check_at } => {
+                self.tell_half(request);
+                if self.state(request) == Some(State::Prepared)
+                    && let Some(touched) = self.touched.get_mut(&request.half.position)
+                {
+                    touched.row.check_at = Some(*check_at);
+                }
+                self.event(request, Step::AskedAgain);
+                Answer::Noted
+            }
+            What::Unpublished { reason, .. } => {
+                let step = if reason.is_some() {
+                    Step::Unpublished
+                } else {
+                    Step::Published
+                };
+                if let Some(touched) = self.touched.get_mut(&request.half.position) {
+                    touched.row.unpublished.clone_from(reason);
+                }
+                self.event(request, step);
+                Answer::Noted
+            }
+        }
+    }
+
+    /// Makes sure that the request's row is among the touched ones; false if it was decided and pruned.
+    fn touch(&mut self, request: &Request) -> bool {
+        let position = request.half.position;
+        if self.touched.contains_key(&position) {
+            return true;
+        }
+        let touched = if let Some(held) = self.ledger.held.get(&position) {
+            Touched::absent(held.half.clone(), held.first_check, false)
+        } else if let Some(row) = self.rows.remove(&position) {
+            Touched {
+                stored: Some(row.clone()),
+                row,
+                first_check: self.now.at,
+                told: true,
+                overtaking: false,
+            }
+        } else if position < self.ledger.owner.watermark {
+            return false;
+        } else {
+            Touched::absent(request.half.clone(), self.now.at, true)
+        };
+        self.touched.insert(position, touched);
+        true
+    }
+
+    fn state(&self, request: &Request) -> Option<State> {
+        self.touched
+            .get(&request.half.position)
+            .map(|touched| touched.row.state)
+    }
+
+    fn decide(&mut self, index: usize, request: &Request, decision: Decision) -> Answer {
+        let event = match decision {
+            Decision::Commit => protocol::Event::Commit,
+            Decision::RollBack => protocol::Event::RollBack,
+        };
+        match protocol::next(self.state(request), event) {
+            Move::To(state) => {
+                let number = self.ledger.owner.last_decision + 1 + self.decisions.len() as u64;
+                self.decisions.push((index, decision, number));
+                self.decided_event(request, decision);
+                if let Some(touched) = self.touched.get_mut(&request.half.position) {
+                    touched.row.state = state;
+                    touched.row.decided = Some(Decided {
+                        at: self.now.at,
+                        number,
+                    });
+                    touched.row.check_at = None;
+                }
+                Answer::DecidedNow(number)
+            }
+            Move::Stay => {
+                if let Some(touched) = self.touched.get_mut(&request.half.position) {
+                    touched.row.repeats = touched.row.repeats.saturating_add(1);
+                }
+                Answer::AlreadyTheSame
+            }
+            Move::Refuse => {
+                let recorded = self.ledger.recorded_contradictions;
+                let before = self
+                    .touched
+                    .get_mut(&request.half.position)
+                    .map_or(0, |touched| {
+                        let before = touched.row.contradictions;
+                        touched.row.contradictions = before.saturating_add(1);
+                        before
+                    });
+                if before < recorded {
+                    self.event(request, Step::Refused);
+                }
+                Answer::AlreadyOtherwise
+            }
+        }
+    }
+
+    fn unknown(
+        &mut self,
+        request: &Request,
+        wait: impl Fn(u32) -> Duration,
+        budget: u32,
+    ) -> Answer {
+        if self.state(request) != Some(State::Prepared) {
+            return Answer::Noted;
+        }
+        self.tell_half(request);
+        self.event(request, Step::Unknown);
+        let mut parked = false;
+        if let Some(touched) = self.touched.get_mut(&request.half.position) {
+            touched.row.checks = touched.row.checks.saturating_add(1);
+            touched.row.check_at = Some(self.now.at.after(wait(touched.row.checks)));
+            if touched.row.checks >= budget
+                && let Move::To(state) =
+                    protocol::next(Some(touched.row.state), protocol::Event::BudgetUsed)
+            {
+                touched.row.state = state;
+                touched.row.check_at = None;
+                parked = true;
+            }
+        }
+        if parked {
+            let from = Some(Step::Prepared);
+            let evidence = format!("{budget} check-backs answered with UNKNOWN");
+            self.push_event(request, from, Step::Parked, Actor::Recovery, evidence);
+        }
+        Answer::Noted
+    }
+
+    /// The row of a held half message, written undecided.
+    fn write_held(&mut self, position: Position) {
+        if self.touched.contains_key(&position) {
+            return;
+        }
+        let Some(held) = self.ledger.held.get(&position) else {
+            return;
+        };
+        self.touched.insert(
+            position,
+            Touched::absent(held.half.clone(), held.first_check, false),
+        );
+        let source: Arc<str> = "".into();
+        self.prepared_event(&held.half, source);
+    }
+
+    fn prepared_event(&mut self, half: &Half, source: Arc<str>) {
+        self.events.push(Event {
+            number: 0,
+            transaction: half.id,
+            from: None,
+            to: Step::Prepared,
+            actor: Actor::Producer,
+            at: half.prepared_at,
+            then_at: None,
+            source,
+            evidence: String::new(),
+        });
+        if let Some(touched) = self.touched.get_mut(&half.position) {
+            touched.told = true;
+        }
+    }
+
+    /// Before a step other than a decision, the history must know the half message.
+    fn tell_half(&mut self, request: &Request) {
+        let untold = self
+            .touched
+            .get(&request.half.position)
+            .filter(|t| !t.told)
+            .map(|t| t.row.half.clone());
+        if let Some(half) = untold {
+            self.prepared_event(&half, "".into());
+        }
+    }
+
+    /// The event of a decision; together with that of its half message if that is new as well.
+    fn decided_event(&mut self, request: &Request, decision: Decision) {
+        let Some(touched) = self.touched.get_mut(&request.half.position) else {
+            return;
+        };
+        let to = match decision {
+            Decision::Commit => Step::Committed,
+            Decision::RollBack => Step::RolledBack,
+        };
+        let both = !std::mem::replace(&mut touched.told, true);
+        let (from, at, then_at) = if both {
+            (None, touched.row.half.prepared_at, Some(self.now.at))
+        } else {
+            (Some(step_of(touched.row.state)), self.now.at, None)
+        };
+        self.events.push(Event {
+            number: 0,
+            transaction: request.half.id,
+            from,
+            to,
+            actor: request.actor,
+            at,
+            then_at,
+            source: request.source.clone(),
+            evidence: request.evidence.clone(),
+        });
+    }
+
+    fn event(&mut self, request: &Request, to: Step) {
+        let from = self.state(request).map(step_of);
+        self.push_event(request, from, to, request.actor, request.evidence.clone());
+    }
+
+    fn push_event(
+        &mut self,
+        request: &Request,
+        from: Option<Step>,
+        to: Step,
+        actor: Actor,
+        evidence: String,
+    ) {
+        self.events.push(Event {
+            number: 0,
+            transaction: request.half.id,
+            from,
+            to,
+            actor,
+            at: self.now.at,
+            then_at: None,
+            source: request.source.clone(),
+            evidence,
+        });
+    }
+
+    fn finish(
+        mut self,
+        answers: Vec<Answer>,
+        check_at: impl Fn(&Half, ServerTime) -> ServerTime,
+    ) -> Plan {
+        let owner = &self.ledger.owner;
+        let (mut new, mut changes, mut written, mut overtaking) =
+            (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        for (position, touched) in self.touched {
+            match touched.stored {
+                Some(stored) => push_changes(position, &stored, &touched.row, &mut changes),
+                None => {
+                    if touched.overtaking {
+                        overtaking.push(position)
+                    } else {
+                        written.push(position)
+                    }
+                    let mut row = touched.row;
+                    if row.state == State::Prepared && row.check_at.is_none() {
+                        row.check_at = Some(check_at(&row.half, touched.first_check));
+                    }
+                    new.push(row);
+                }
+            }
+        }
+        for (event, number) in self.events.iter_mut().zip(owner.next_event..) {
+            event.number = number;
+        }
+        let published = self.ledger.published;
+        let batch = Batch {
+            id: self.now.batch,
+            watermark: self.ledger.watermark_without(&written),
+            new,
+            changes,
+            seal: seal(
+                owner.head,
+                owner.seq + 1,
+                published,
+                self.now.wall_ms,
+                owner.next_event,
+                &self.events,
+            ),
+            events: self.events,
+        };
+        Plan {
+            batch,
+            answers,
+            decisions: self.decisions,
+            written,
+            overtaking,
+        }
+    }
+}
+
+impl Touched {
+    fn absent(half: Half, first_check: ServerTime, overtaking: bool) -> Self {
+        let row = Row {
+            half,
+            state: State::Prepared,
+            decided: None,
+            check_at: None,
+            checks: 0,
+            repeats: 0,
+            contradictions: 0,
+            unpublished: None,
+        };
+        Self {
+            row,
+            stored: None,
+            first_check,
+            told: false,
+            overtaking,
+        }
+    }
+}
+
+/// `first` after the first of `times`, twice that after the second, and so on up to `longest`.
+#[must_use]
+pub fn doubled(first: Duration, longest: Duration, times: u32) -> Duration {
+    let factor = 1_u32
+        .checked_shl(times.saturating_sub(1).min(31))
+        .unwrap_or(u32::MAX);
+    first
+        .checked_mul(factor)
+        .map_or(longest, |wait| wait.min(longest))
+}
+
+const fn step_of(state: State) -> Step {
+    match state {
+        State::Prepared => Step::Prepared,
+        State::Committed => Step::Committed,
+        State::RolledBack => Step::RolledBack,
+        State::Parked => Step::Parked,
+    }
+}
+
+fn push_changes(
+    position: Position,
+    stored: &Row,
+    row: &Row,
+    changes: &mut Vec<(Position, Change)>,
+) {
+    let changed = match (row.state, row.decided) {
+        (state, Some(decided)) if stored.decided.is_none() => {
+            Some(Change::Decide { state, decided })
+        }
+        (State::Parked, _) if stored.state == State::Prepared => {
+            Some(Change::Park { checks: row.checks })
+        }
+        _ => match row.check_at {
+            Some(check_at) if row.check_at != stored.check_at || row.checks != stored.checks => {
+                Some(Change::Check {
+                    checks: row.checks,
+                    check_at,
+                })
+            }
+            _ => None,
+        },
+    };
+    changes.extend(changed.map(|change| (position, change)));
+    if (row.repeats, row.contradictions) != (stored.repeats, stored.contradictions) {
+        let repeats = row.repeats - stored.repeats;
+        let contradictions = row.contradictions - stored.contradictions;
+        changes.push((
+            position,
+            Change::Count {
+                repeats,
+                contradictions,
+            },
+        ));
+    }
+    if row.unpublished != stored.unpublished {
+        changes.push((position, Change::Unpublished(row.unpublished.clone())));
+    }
+}

@@ -1,0 +1,673 @@
+//! The coordinator: half messages into the log, decisions into SQL, finals back into the log.
+//!
+//! | file | owns |
+//! |---|---|
+//! | `half` | half messages and finals as stored bytes |
+//! | `feed` | what became durable, in log order |
+//! | `ledger` | what the next SQL batch says: pure |
+//! | `writer` | the one task that speaks to the store |
+//! | `publish` | decisions into the log, in decision order |
+//! | `recovery` | a start: SQL and log agree again |
+//! | `holds` | topics that must stay because half messages wait for them |
+
+pub mod feed;
+pub mod half;
+mod holds;
+pub mod ledger;
+pub mod publish;
+pub mod recovery;
+pub mod settings;
+pub mod status;
+pub mod writer;
+
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use mq_core::broker::Broker;
+use mq_core::clock::ServerTime;
+use mq_core::extension::{self, Claims, Extension};
+use mq_core::log::{
+    Append, AppendError, Entry, Flush, Full, Placed, Position, ReadError, Submission,
+};
+use mq_core::names::{QueueId, TopicName};
+use mq_core::wire::record::RecordView;
+use mq_core::wire::reserved;
+use tokio::sync::{Notify, Semaphore, mpsc, oneshot, watch};
+use tokio::task::JoinHandle;
+
+use self::feed::{Durable, Feed};
+use self::half::Decoded;
+use self::holds::Holds;
+use self::ledger::{Answer, Request, What};
+use self::publish::Final;
+use self::recovery::{Found, StartError};
+use self::settings::Settings;
+use self::status::{Health, Status};
+use self::writer::{CheckAt, Command, Pending, Writer};
+use crate::audit::Step;
+use crate::check_back::alarm::Alarm;
+use crate::check_back::sweep::{self, Attempts, Sweeper};
+use crate::client::endpoint::{
+    Endpoint, HalfError, HalfReceipt, HalfRequest, Outcome, Resolve, ResolveError, Verdict,
+};
+use crate::steps;
+use crate::store::{Half, Row, StoreError, TxReader, TxStore};
+use crate::transaction::{Actor, Decision, Resolution, TransactionId};
+
+/// A coordinator over one store. Cheap to clone; give a clone to [`Broker::open`] as its extension, which starts it.
+#[derive(Clone)]
+pub struct Coordinator {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    settings: Settings,
+    store: Arc<dyn TxStore>,
+    status: Status,
+    holds: Holds,
+    half_queue: QueueId,
+    running: RwLock<Option<Arc<Running>>>,
+    tasks: Mutex<Option<Tasks>>,
+}
+
+/// What exists once the coordinator was started.
+struct Running {
+    broker: Broker,
+    feed: Arc<Feed>,
+    slots: Arc<Semaphore>,
+    commands: mpsc::Sender<Command>,
+    attempts: Arc<Attempts>,
+    wake: Arc<Notify>,
+    found: Found,
+}
+
+struct Tasks {
+    stop: watch::Sender<bool>,
+    writer: JoinHandle<()>,
+    sweeper: JoinHandle<()>,
+    alarm: Alarm,
+}
+
+impl fmt::Debug for Coordinator {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Coordinator")
+            .field("health", &self.shared.status.health())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Coordinator {
+    /// A coordinator that will keep its transactions in `store`. It does nothing before a broker starts it.
+    #[must_use]
+    pub fn new(store: Arc<dyn TxStore>, settings: Settings) -> Self {
+        let shared = Shared {
+            settings,
+            store,
+            status: Status::default(),
+            holds: Holds::default(),
+            half_queue: half::half_queue(),
+            running: RwLock::new(None),
+            tasks: Mutex::new(None),
+        };
+        Self {
+            shared: Arc::new(shared),
+        }
+    }
+
+    /// Whether it works, as a level.
+    #[must_use]
+    pub fn status(&self) -> &Status {
+        &self.shared.status
+    }
+
+    /// Reads transactions, history and seals. Rows that are held back are not in SQL yet: see [`Self::write_held`].
+    #[must_use]
+    pub fn reader(&self) -> Arc<dyn TxReader> {
+        self.shared.store.reader()
+    }
+
+    /// The broker that started it; `None` before.
+    #[must_use]
+    pub fn broker(&self) -> Option<Broker> {
+        self.started().map(|running| running.broker.clone())
+    }
+
+    /// What the last start had to mend.
+    #[must_use]
+    pub fn found(&self) -> Found {
+        self.started()
+            .map(|running| running.found)
+            .unwrap_or_default()
+    }
+
+    /// Writes the rows that are held back in memory, so that a reader sees every half message acknowledged so far.
+    ///
+    /// # Errors
+    /// Why the coordinator cannot.
+    pub async fn write_held(&self) -> Result<(), String> {
+        let running = self.running()?;
+        let (reply, done) = oneshot::channel();
+        self.command(&running, Command::WriteHeld(reply)).await?;
+        done.await.map_err(|_| self.why_not())
+    }
+
+    /// Has the group of an open transaction asked again, now, for `operator`. A parked transaction is asked about as well
+    /// and stays parked until the answer decides it.
+    ///
+    /// # Errors
+    /// Why not.
+    pub async fn ask_again(&self, row: &Row, operator: &str) -> Result<(), String> {
+        let running = self.running()?;
+        let now = running.broker.log().now();
+        let request = self.operator_request(
+            row,
+            What::AskAgain { check_at: now },
+            Actor::Operator,
+            operator,
+        );
+        self.say(&running, request, None).await?;
+        running.wake.notify_one();
+        Ok(())
+    }
+
+    fn operator_request(&self, row: &Row, what: What, actor: Actor, operator: &str) -> Request {
+        Request {
+            half: row.half.clone(),
+            what,
+            actor,
+            source: operator.into(),
+            evidence: String::new(),
+        }
+    }
+
+    fn started(&self) -> Option<Arc<Running>> {
+        self.shared
+            .running
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    fn running(&self) -> Result<Arc<Running>, String> {
+        self.shared.status.check()?;
+        self.started()
+            .ok_or_else(|| "the coordinator is not started".to_owned())
+    }
+
+    fn why_not(&self) -> String {
+        self.shared
+            .status
+            .check()
+            .err()
+            .unwrap_or_else(|| "the database refused it".into())
+    }
+
+    /// Sends a command to the SQL writer; waits while its queue is full.
+    async fn command(&self, running: &Running, command: Command) -> Result<(), String> {
+        running
+            .commands
+            .send(command)
+            .await
+            .map_err(|_| self.why_not())
+    }
+
+    /// Has `request` decided on; returns once the answer is durable.
+    async fn say(
+        &self,
+        running: &Running,
+        request: Request,
+        copy: Option<Final>,
+    ) -> Result<Answer, String> {
+        let (reply, answer) = oneshot::channel();
+        self.command(
+            running,
+            Command::Say(Box::new(Pending {
+                request,
+                copy,
+                reply,
+            })),
+        )
+        .await?;
+        answer.await.map_err(|_| self.why_not())
+    }
+
+    /// Finds the half message that `request` names, through the half queue's index, and compares what identifies it.
+    fn locate(&self, running: &Running, request: &Resolve) -> Result<Located, Missing> {
+        let log = running.broker.log();
+        let missing = |why: &str| Missing::No(why.to_owned());
+        let found = match log.find(&self.shared.half_queue, request.queue_offset) {
+            Ok(position) => position,
+            Err(ReadError::Gone(_) | ReadError::NoSuchOffset { .. }) => {
+                return Err(missing("the half queue has no such offset"));
+            }
+            Err(error) => return Err(Missing::Broken(error.to_string())),
+        };
+        if found != request.position {
+            return Err(missing(
+                "position and queue offset name different half messages",
+            ));
+        }
+        let stored = log
+            .read(found)
+            .map_err(|error| Missing::Broken(error.to_string()))?;
+        if stored.mark.is_none_or(|mark| mark.key != request.id.0) {
+            return Err(missing("the half message belongs to another transaction"));
+        }
+        let view =
+            RecordView::parse(&stored.bytes).map_err(|error| Missing::Broken(error.to_string()))?;
+        let decoded =
+            half::decode(&view, request.id).map_err(|error| Missing::Broken(error.to_string()))?;
+        if decoded.half.group != request.group {
+            return Err(missing(
+                "the half message belongs to another producer group",
+            ));
+        }
+        let copy = (request.resolution == Resolution::Commit).then(|| Final::of(&view, &decoded));
+        let Decoded { half, .. } = decoded;
+        Ok(Located {
+            half: Half {
+                prepared_at: stored.at,
+                ..half
+            },
+            copy,
+        })
+    }
+
+    /// The decision that stands, as the history tells it.
+    async fn verdict(&self, half: &Half) -> Result<Verdict, StoreError> {
+        let events = self.reader().events(half.id).await?;
+        let decided = events
+            .iter()
+            .find(|event| matches!(event.to, Step::Committed | Step::RolledBack));
+        let row = self.reader().transaction(half.id).await?;
+        let state = row.map(|row| row.state).filter(|state| state.is_decided());
+        let (Some(event), Some(state)) = (decided, state) else {
+            return Err(StoreError::Damaged(format!(
+                "transaction {} is decided without an event",
+                half.id
+            )));
+        };
+        Ok(Verdict {
+            state,
+            actor: event.actor,
+            at: event.then_at.unwrap_or(event.at),
+            evidence: event.evidence.clone(),
+        })
+    }
+
+    async fn decide(
+        &self,
+        running: &Running,
+        request: Resolve,
+        decision: Decision,
+    ) -> Result<Outcome, ResolveError> {
+        let located = match self.locate(running, &request) {
+            Ok(located) => located,
+            Err(Missing::No(why)) => return Ok(Outcome::NoSuchHalfMessage { why }),
+            Err(Missing::Broken(why)) => return Err(ResolveError(why)),
+        };
+        let Located { half, copy } = located;
+        let mut evidence = request.evidence;
+        if let Some((reason, first_asked)) = running.attempts.settle(half.position) {
+            let waited = running.broker.log().now().since(first_asked).as_millis();
+            let space = if evidence.is_empty() { "" } else { ", " };
+            evidence.push_str(&format!(
+                "{space}asked: {}, answered after {waited} ms",
+                reason.words()
+            ));
+        }
+        evidence.truncate(evidence.floor_char_boundary(EVIDENCE_BYTES));
+        let what = What::Decide(decision);
+        let said = Request {
+            half: half.clone(),
+            what,
+            actor: request.actor,
+            source: request.source,
+            evidence,
+        };
+        match self.say(running, said, copy).await.map_err(ResolveError)? {
+            Answer::DecidedNow(_) => Ok(Outcome::DecidedNow),
+            Answer::AlreadyTheSame => Ok(Outcome::AlreadyTheSame),
+            Answer::AlreadyOtherwise => {
+                let verdict = self
+                    .verdict(&half)
+                    .await
+                    .map_err(|error| ResolveError(error.to_string()))?;
+                Ok(Outcome::AlreadyOtherwise(verdict))
+            }
+            Answer::Forgotten => Ok(Outcome::NoSuchHalfMessage {
+                why: "it was decided, and its row is no longer kept".into(),
+            }),
+            Answer::Noted => Ok(Outcome::Noted),
+        }
+    }
+
+    /// UNKNOWN and *in flight*: noted for the next check-back, and counted if it answers one.
+    async fn note(&self, running: &Running, request: Resolve) -> Result<Outcome, ResolveError> {
+        let settings = &self.shared.settings.check_back;
+        if request.resolution == Resolution::InFlight {
+            running
+                .attempts
+                .in_flight(request.position, running.broker.log().now(), settings);
+            running.wake.notify_one();
+            return Ok(Outcome::Noted);
+        }
+        let asked = matches!(request.actor, Actor::CheckBack | Actor::Marker);
+        if !asked || !running.attempts.unknown(request.position) {
+            return Ok(Outcome::Noted);
+        }
+        let half = match self.locate(running, &request) {
+            Ok(located) => located.half,
+            Err(Missing::No(why)) => return Ok(Outcome::NoSuchHalfMessage { why }),
+            Err(Missing::Broken(why)) => return Err(ResolveError(why)),
+        };
+        let what = What::Unknown {
+            first_wait: settings.first_wait,
+            longest_wait: settings.longest_wait,
+            budget: settings.budget,
+        };
+        let mut evidence = request.evidence;
+        evidence.truncate(evidence.floor_char_boundary(EVIDENCE_BYTES));
+        let said = Request {
+            half,
+            what,
+            actor: request.actor,
+            source: request.source,
+            evidence,
+        };
+        self.say(running, said, None).await.map_err(ResolveError)?;
+        Ok(Outcome::Noted)
+    }
+
+    async fn recover(&self, broker: &Broker) -> Result<(), StartError> {
+        let shared = &self.shared;
+        let log = broker.log().clone();
+        let feed = Arc::new(Feed::default());
+        let check_at = CheckAt {
+            clients: broker.clients().clone(),
+            log: log.clone(),
+            grace: shared.settings.check_back.grace,
+        };
+        let parts = recovery::Parts {
+            log: &log,
+            store: &shared.store,
+            clock: broker.clock(),
+            random: broker.random(),
+            feed: &feed,
+            status: &shared.status,
+            settings: &shared.settings,
+            check_at: &check_at,
+        };
+        let (store, ledger, found) = recovery::recover(&parts).await?;
+        for (topic, open) in shared.store.reader().open_topics().await? {
+            shared.holds.hold(&topic, open);
+        }
+        let (commands, inbox) = mpsc::channel(shared.settings.waiting_resolutions);
+        let (attempts, wake) = (Arc::new(Attempts::default()), Arc::new(Notify::new()));
+        let slots = Arc::new(Semaphore::new(shared.settings.waiting_halves));
+        let alarm = Alarm::start(&shared.settings.check_back.cron, wake.clone())
+            .await
+            .map_err(StartError::Setting)?;
+        let writer = Writer::new(
+            writer::Parts {
+                log: log.clone(),
+                clock: broker.clock().clone(),
+                random: broker.random().clone(),
+                feed: feed.clone(),
+                slots: slots.clone(),
+                all_slots: shared.settings.waiting_halves,
+                holds: shared.holds.clone(),
+                status: shared.status.clone(),
+                hold: shared.settings.hold,
+                batch: shared.settings.batch,
+                check_at,
+            },
+            store,
+            ledger,
+            found.published,
+        );
+        let sweeper = Sweeper::new(sweep::Parts {
+            reader: shared.store.reader(),
+            clients: broker.clients().clone(),
+            log,
+            commands: commands.downgrade(),
+            attempts: attempts.clone(),
+            wake: wake.clone(),
+            settings: shared.settings.check_back.clone(),
+        });
+        let (stop, stopped) = watch::channel(false);
+        let tasks = Tasks {
+            stop,
+            writer: tokio::spawn(writer.run(inbox)),
+            sweeper: tokio::spawn(sweeper.run(stopped)),
+            alarm,
+        };
+        *shared.tasks.lock().unwrap_or_else(PoisonError::into_inner) = Some(tasks);
+        let running = Running {
+            broker: broker.clone(),
+            feed,
+            slots,
+            commands,
+            attempts,
+            wake,
+            found,
+        };
+        *shared
+            .running
+            .write()
+            .unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(running));
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Extension for Coordinator {
+    fn claims(&self) -> Claims {
+        let hidden = [reserved::HALF_TOPIC, reserved::OP_TOPIC];
+        let hidden =
+            hidden.map(|topic| TopicName::new(topic).expect("reserved topics keep the rules"));
+        Claims {
+            owner: half::OWNER,
+            request_codes: vec![reserved::END_TRANSACTION, reserved::CHECK_TRANSACTION_STATE],
+            send_flags: reserved::FLAG_TRANSACTION_MASK,
+            hidden_topics: hidden.to_vec(),
+        }
+    }
+
+    async fn start(&self, broker: Broker) -> Result<(), extension::StartError> {
+        self.recover(&broker)
+            .await
+            .map_err(|error| extension::StartError(error.to_string()))
+    }
+
+    fn holds_topic(&self, topic: &TopicName) -> bool {
+        self.shared.holds.holds(topic)
+    }
+
+    async fn stop(&self, within: Duration) {
+        // The writer ends when the last sender of commands is gone: this one, and those of calls that are under way.
+        self.shared
+            .running
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        let tasks = self
+            .shared
+            .tasks
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        let Some(Tasks {
+            stop,
+            writer,
+            sweeper,
+            alarm,
+        }) = tasks
+        else {
+            return;
+        };
+        // The sweeper may be gone: fine.
+        let _ = stop.send(true);
+        alarm.stop().await;
+        let done = async {
+            let _ = sweeper.await;
+            let _ = writer.await;
+        };
+        if tokio::time::timeout(within, done).await.is_err() {
+            tracing::warn!("the coordinator did not finish in time; the next start recovers");
+        }
+        self.shared.status.set(Health::Stopped);
+    }
+}
+
+#[async_trait]
+impl Endpoint for Coordinator {
+    async fn half(&self, request: HalfRequest) -> Result<HalfReceipt, HalfError> {
+        let running = self.running().map_err(HalfError::Unknown)?;
+        if request.message.delay_level() > 0 {
+            return Err(HalfError::Refused(
+                "a half message cannot be delayed; leave out the delay level".into(),
+            ));
+        }
+        let topic = request.message.topic();
+        self.shared.holds.hold(topic, 1);
+        let result = self.store_half(&running, &request).await;
+        if !matches!(result, Ok(_) | Err(HalfError::Unknown(_))) {
+            self.shared.holds.release(topic);
+        }
+        result
+    }
+
+    async fn resolve(&self, request: Resolve) -> Result<Outcome, ResolveError> {
+        let running = self.running().map_err(ResolveError)?;
+        match request.resolution {
+            Resolution::Commit => self.decide(&running, request, Decision::Commit).await,
+            Resolution::RollBack => self.decide(&running, request, Decision::RollBack).await,
+            Resolution::Unknown | Resolution::InFlight => self.note(&running, request).await,
+        }
+    }
+}
+
+impl Coordinator {
+    async fn store_half(
+        &self,
+        running: &Running,
+        request: &HalfRequest,
+    ) -> Result<HalfReceipt, HalfError> {
+        let broker = &running.broker;
+        let message = &request.message;
+        let target = broker
+            .admit(message.topic(), request.queue)
+            .await
+            .map_err(|error| HalfError::Refused(error.to_string()))?;
+        let Ok(slot) = running.slots.clone().try_acquire_owned() else {
+            return Err(HalfError::Busy("the database is behind".into()));
+        };
+        let record = half::encode(
+            request,
+            target.queue,
+            broker.clock().wall_ms(),
+            broker.host(),
+        );
+        let half = Half {
+            id: request.id,
+            position: Position::default(),
+            queue_offset: Default::default(),
+            group: request.group.clone(),
+            topic: target.topic,
+            body_len: u32::try_from(message.body().len()).unwrap_or(u32::MAX),
+            prepared_at: ServerTime::default(),
+            sender: Some(request.sender),
+            marker: request.marker,
+        };
+        steps::reach("half.admitted");
+        let (told, placed) = oneshot::channel();
+        let feed = running.feed.clone();
+        let (check_back, immunity) = (self.shared.settings.check_back.clone(), request.immunity);
+        let then = Box::new(move |result: Result<&[Placed], AppendError>| {
+            let placed = result.map(|placed| placed.first().copied());
+            if let Ok(Some(placed)) = placed {
+                let at = placed.at;
+                let half = Half {
+                    position: placed.position,
+                    queue_offset: placed.queue_offset,
+                    prepared_at: at,
+                    ..half
+                };
+                let first_check = check_back.first_check(&half, immunity);
+                // The slot is free again when the writer has stored the row.
+                slot.forget();
+                feed.push([Durable::Half { half, first_check }]);
+            }
+            steps::reach("half.durable");
+            // The caller is gone: a check-back settles the half message.
+            let _ = told.send(placed);
+        });
+        let queue = self.shared.half_queue.clone();
+        let entry = Append {
+            mark: Some(half::mark(request.id)),
+            entry: Entry::Message {
+                queue,
+                tag_code: 0,
+                record,
+            },
+        };
+        let submission = Submission {
+            entries: vec![entry],
+            flush: Flush::Sync,
+            then,
+        };
+        if let Err(Full(_)) = broker.log().append(submission) {
+            return Err(HalfError::Busy("the log is behind".into()));
+        }
+        match placed.await {
+            Ok(Ok(Some(placed))) => Ok(HalfReceipt {
+                id: request.id,
+                position: placed.position,
+                queue_offset: placed.queue_offset,
+                queue: target.queue,
+            }),
+            Ok(Err(error @ (AppendError::Full(_) | AppendError::Refused(_)))) => {
+                Err(HalfError::Refused(error.to_string()))
+            }
+            Ok(Err(error)) => {
+                self.shared.status.fail(&error.to_string());
+                Err(HalfError::Unknown(error.to_string()))
+            }
+            Ok(Ok(None)) | Err(_) => Err(HalfError::Unknown("the log is gone".into())),
+        }
+    }
+
+    /// The half message of a transaction that is kept in SQL, as a resolution names it.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn find(&self, id: TransactionId) -> Result<Option<Row>, StoreError> {
+        if self.write_held().await.is_err() {
+            tracing::debug!("rows that are held back are not shown");
+        }
+        self.reader().transaction(id).await
+    }
+}
+
+/// A half message that was found where a resolution says, and its final if that is a COMMIT.
+struct Located {
+    half: Half,
+    copy: Option<Final>,
+}
+
+/// Why a half message was not found.
+enum Missing {
+    /// It is not there.
+    No(String),
+    /// The log cannot be read.
+    Broken(String),
+}
+
+#[cfg(test)]
+mod tests;
+
+/// Most bytes of evidence in one row of the history.
+const EVIDENCE_BYTES: usize = 512;

@@ -1,0 +1,151 @@
+//! Puts decisions into the log: the final of a commit, the echo of a rollback, in decision order.
+
+use std::sync::Arc;
+
+use mq_core::broker::filter::tag_code;
+use mq_core::log::{Append, AppendError, Entry, Flush, Full, Log, Placed, Submission};
+use mq_core::names::QueueId;
+use mq_core::wire::record::RecordView;
+use mq_core::wire::reserved;
+
+use super::feed::{Durable, Feed};
+use super::half::{self, Decoded};
+use super::status::Status;
+use crate::steps;
+use crate::store::Half;
+use crate::transaction::Decision;
+
+/// The final of a half message, ready to be appended should it be committed.
+#[derive(Debug, Clone)]
+pub struct Final {
+    /// Where it goes.
+    pub queue: QueueId,
+    /// Hash of its tag.
+    pub tag_code: i64,
+    /// Its record.
+    pub record: Vec<u8>,
+}
+
+impl Final {
+    /// The final of the half message whose record is `view`.
+    #[must_use]
+    pub fn of(view: &RecordView<'_>, decoded: &Decoded) -> Self {
+        let (queue, record) = half::final_record(view, &decoded.half.topic, decoded.queue);
+        let tag_code = view.properties.get(reserved::TAGS).map_or(0, tag_code);
+        Self {
+            queue,
+            tag_code,
+            record,
+        }
+    }
+}
+
+/// A decision whose record the log does not have yet.
+#[derive(Debug)]
+pub struct Decided {
+    /// The half message.
+    pub half: Half,
+    /// The decision's number.
+    pub number: u64,
+    /// The final, for a commit.
+    pub copy: Option<Final>,
+    /// Whether the log could not take it before and the row says so.
+    pub again: bool,
+}
+
+/// Hands `decisions`, which stand in decision order, to the log's writer in one append. Returns once they are in its queue;
+/// the feed hears when they are durable, or that the log could not take them.
+pub async fn hand_over(
+    log: &Arc<dyn Log>,
+    feed: &Arc<Feed>,
+    status: &Status,
+    decisions: Vec<Decided>,
+) {
+    if decisions.is_empty() {
+        return;
+    }
+    let mut told = Vec::with_capacity(decisions.len());
+    let mut entries = Vec::with_capacity(decisions.len());
+    for decided in decisions {
+        let Decided {
+            half,
+            number,
+            copy,
+            again,
+        } = decided;
+        entries.push(entry(&half, number, copy));
+        told.push((half, number, again));
+    }
+    let (feed, status) = (feed.clone(), status.clone());
+    let then = Box::new(move |result: Result<&[Placed], AppendError>| match result {
+        Ok(placed) => {
+            steps::reach("final.durable");
+            feed.push(
+                placed
+                    .iter()
+                    .zip(told)
+                    .map(|(placed, (half, number, again))| {
+                        let position = placed.position;
+                        if again {
+                            Durable::Republished {
+                                half,
+                                position,
+                                number,
+                            }
+                        } else {
+                            Durable::Decision { position, number }
+                        }
+                    }),
+            );
+        }
+        Err(error @ (AppendError::Full(_) | AppendError::Refused(_))) => {
+            let reason = error.to_string();
+            tracing::error!(
+                reason,
+                finals = told.len(),
+                "decisions could not be published"
+            );
+            feed.push(
+                told.into_iter()
+                    .map(|(half, number, _)| Durable::Unpublished {
+                        half,
+                        number,
+                        reason: reason.clone(),
+                    }),
+            );
+        }
+        Err(error) => status.fail(&error.to_string()),
+    });
+    let mut submission = Submission {
+        entries,
+        flush: Flush::Sync,
+        then,
+    };
+    while let Err(Full(back)) = log.append(submission) {
+        submission = back;
+        log.ready().await;
+    }
+}
+
+fn entry(half: &Half, number: u64, copy: Option<Final>) -> Append {
+    match copy {
+        Some(Final {
+            queue,
+            tag_code,
+            record,
+        }) => Append {
+            mark: Some(half::decision_mark(half.id, Decision::Commit, number)),
+            entry: Entry::Message {
+                queue,
+                tag_code,
+                record,
+            },
+        },
+        None => Append {
+            mark: Some(half::decision_mark(half.id, Decision::RollBack, number)),
+            entry: Entry::Note {
+                payload: half.position.0.to_be_bytes().to_vec(),
+            },
+        },
+    }
+}

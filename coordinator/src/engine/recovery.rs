@@ -1,0 +1,329 @@
+//! A start: makes SQL and log agree before anyone is served. Doing it twice changes nothing more.
+//!
+//! Everything of ours behind the watermark is read from the log: half messages without a row get one, decisions whose final or
+//! echo the log lacks are handed to it again, in decision order.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use mq_core::clock::Clock;
+use mq_core::log::{Log, Position, ReadError, Stored};
+use mq_core::random::Random;
+use mq_core::wire::record::RecordView;
+
+use super::feed::{Durable, Feed};
+use super::half;
+use super::ledger::{Ledger, Now, Request, What};
+use super::publish::{self, Decided, Final};
+use super::settings::Settings;
+use super::status::Status;
+use super::writer::CheckAt;
+use crate::steps;
+use crate::store::{CommitError, Filter, Half, Owner, Row, StoreError, TxStore, TxWriter};
+use crate::transaction::{Actor, State, TransactionId};
+
+/// Why a coordinator cannot start.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// The database and the log do not belong together, or one of them was restored to an older state.
+    #[error("{0}")]
+    Mismatch(String),
+    /// The database cannot be used.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The log cannot be read.
+    #[error(transparent)]
+    Log(#[from] ReadError),
+    /// What recovery has to write cannot be written.
+    #[error("recovery cannot write: {0}")]
+    Write(#[from] CommitError),
+    /// A record of ours in the log makes no sense.
+    #[error(transparent)]
+    Record(#[from] half::NotAHalf),
+    /// A setting has a value that cannot work.
+    #[error("{0}")]
+    Setting(String),
+}
+
+/// What recovery works with.
+#[derive(Debug)]
+pub struct Parts<'a> {
+    /// The log, recovered.
+    pub log: &'a Arc<dyn Log>,
+    /// The store.
+    pub store: &'a Arc<dyn TxStore>,
+    /// The wall clock of batches.
+    pub clock: &'a Arc<dyn Clock>,
+    /// Batch ids.
+    pub random: &'a Arc<dyn Random>,
+    /// Hears when the finals that are handed over again are durable.
+    pub feed: &'a Arc<Feed>,
+    /// Told when the log is gone.
+    pub status: &'a Status,
+    /// Settings.
+    pub settings: &'a Settings,
+    /// When an undecided transaction whose row is written now is due.
+    pub check_at: &'a CheckAt,
+}
+
+/// What was found and done.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Found {
+    /// Half messages that got their row.
+    pub stored: usize,
+    /// Decisions that were handed to the log again.
+    pub published: usize,
+}
+
+/// Takes the store over and makes SQL and log agree.
+///
+/// # Errors
+/// [`StartError`]; except for the epoch nothing that contradicts anything was written.
+pub async fn recover(parts: &Parts<'_>) -> Result<(Box<dyn TxWriter>, Ledger, Found), StartError> {
+    refuse_strangers(parts, parts.store.reader().owner().await?)?;
+    let (mut writer, owner) = parts.store.take_over(parts.log.id()).await?;
+    let mut ledger = Ledger::new(owner, parts.settings.recorded_contradictions);
+    let mut found = Found::default();
+    let from = owner.watermark.max(parts.log.range().start);
+    let (mut halves, mut in_log) = (Vec::new(), HashSet::new());
+    for stored in parts.log.scan(from)? {
+        let stored = stored?;
+        let Some(mark) = stored.mark.filter(|mark| mark.owner == half::OWNER) else {
+            continue;
+        };
+        if mark.kind == half::HALF {
+            halves.push(decode(&stored, parts.settings)?);
+            continue;
+        }
+        if mark.number > owner.last_decision {
+            return Err(older_database(&format!(
+                "the log has decision {} and the database ends with decision {}",
+                mark.number, owner.last_decision
+            )));
+        }
+        // Half messages that stand before a decision are known before it.
+        found.stored += hold_missing(&mut ledger, &mut *writer, &mut halves).await?;
+        ledger.take_in(Durable::Decision {
+            position: stored.position,
+            number: mark.number,
+        });
+        in_log.insert(mark.number);
+    }
+    found.stored += hold_missing(&mut ledger, &mut *writer, &mut halves).await?;
+    steps::reach("recovery.replayed");
+    write_missing(parts, &mut ledger, &mut *writer, &in_log).await?;
+    steps::reach("recovery.stored");
+    found.published = publish_missing(parts, &mut ledger).await?;
+    steps::reach("recovery.published");
+    parts.log.stamp(half::OWNER, ledger.owner().seq);
+    Ok((writer, ledger, found))
+}
+
+fn refuse_strangers(parts: &Parts<'_>, owner: Option<Owner>) -> Result<(), StartError> {
+    let log = parts.log;
+    let stamped = log.stamped(half::OWNER);
+    let Some(owner) = owner else {
+        if stamped > 0 {
+            return Err(older_database(&format!(
+                "the database is empty and the log has seen its batch {stamped}"
+            )));
+        }
+        return Ok(());
+    };
+    if owner.log != log.id() {
+        return Err(StartError::Mismatch(format!(
+            "the database belongs to log {:032x}, this is log {:032x}; put the right two together",
+            owner.log.0,
+            log.id().0
+        )));
+    }
+    if owner.seq < stamped {
+        return Err(older_database(&format!(
+            "the log has seen the database's batch {stamped} and the database ends with batch {}",
+            owner.seq
+        )));
+    }
+    if owner.watermark > log.range().end {
+        return Err(StartError::Mismatch(format!(
+            "the log is older than the database: it ends at position {} and the database knows position {}; \
+             restore the log that belongs to the database",
+            log.range().end,
+            owner.watermark
+        )));
+    }
+    Ok(())
+}
+
+fn older_database(what: &str) -> StartError {
+    StartError::Mismatch(format!(
+        "the database is older than the log: {what}; restore the newer database (nothing was changed)"
+    ))
+}
+
+fn decode(
+    stored: &Stored,
+    settings: &Settings,
+) -> Result<(Half, mq_core::clock::ServerTime), StartError> {
+    let key = stored.mark.map_or(0, |mark| mark.key);
+    let wrong = |_| half::NotAHalf {
+        position: stored.position,
+        why: "it is not a message record",
+    };
+    let view = RecordView::parse(&stored.bytes).map_err(wrong)?;
+    let decoded = half::decode(&view, TransactionId(key))?;
+    let half = Half {
+        prepared_at: stored.at,
+        ..decoded.half
+    };
+    let first_check = settings.check_back.first_check(&half, decoded.immunity);
+    Ok((half, first_check))
+}
+
+/// Has the ledger hold those of `halves` that have no row.
+async fn hold_missing(
+    ledger: &mut Ledger,
+    writer: &mut dyn TxWriter,
+    halves: &mut Vec<(Half, mq_core::clock::ServerTime)>,
+) -> Result<usize, StartError> {
+    if halves.is_empty() {
+        return Ok(0);
+    }
+    let positions: Vec<Position> = halves.iter().map(|(half, _)| half.position).collect();
+    let mut known = Vec::with_capacity(positions.len());
+    for some in positions.chunks(CHUNK) {
+        known.extend(
+            writer
+                .rows(some)
+                .await?
+                .into_iter()
+                .map(|row| row.half.position),
+        );
+    }
+    known.sort_unstable();
+    let before = ledger.held();
+    for (half, first_check) in halves.drain(..) {
+        let news = match known.binary_search(&half.position) {
+            Ok(_) => Durable::Known(half.position),
+            Err(_) => Durable::Half { half, first_check },
+        };
+        ledger.take_in(news);
+    }
+    Ok(ledger.held() - before)
+}
+
+/// Writes the rows that are held, and takes back that a decision could not be published if its record is `in_log` after all.
+async fn write_missing(
+    parts: &Parts<'_>,
+    ledger: &mut Ledger,
+    writer: &mut dyn TxWriter,
+    in_log: &HashSet<u64>,
+) -> Result<(), StartError> {
+    let (mut requests, mut rows) = (Vec::new(), HashMap::new());
+    if !in_log.is_empty() {
+        let filter = Filter {
+            unpublished: true,
+            limit: CHUNK as u32,
+            ..Filter::default()
+        };
+        for row in parts.store.reader().list(&filter).await? {
+            if let Some(decided) = row
+                .decided
+                .filter(|decided| in_log.contains(&decided.number))
+            {
+                requests.push(Request {
+                    half: row.half.clone(),
+                    what: What::Unpublished {
+                        number: decided.number,
+                        reason: None,
+                    },
+                    actor: Actor::Recovery,
+                    source: "".into(),
+                    evidence: "found in the log".into(),
+                });
+                rows.insert(row.half.position, row);
+            }
+        }
+    }
+    if requests.is_empty() && ledger.held() == 0 && !ledger.lags() {
+        return Ok(());
+    }
+    let at = parts.log.now();
+    let now = Now {
+        at,
+        wall_ms: parts.clock.wall_ms(),
+        batch: parts.random.next_u128(),
+    };
+    let plan = ledger.plan(now, &requests, rows, Duration::ZERO, |half, asked| {
+        parts.check_at.of(half, asked)
+    });
+    writer.commit(&plan.batch).await?;
+    ledger.committed(&plan);
+    Ok(())
+}
+
+/// Hands every decision to the log that is in SQL and not in the log, in decision order.
+async fn publish_missing(parts: &Parts<'_>, ledger: &mut Ledger) -> Result<usize, StartError> {
+    let reader = parts.store.reader();
+    let (mut after, mut count) = (ledger.owner().published, 0);
+    loop {
+        let rows = reader.decided_after(after, CHUNK as u32).await?;
+        let Some(last) = rows.last().and_then(|row| row.decided) else {
+            return Ok(count);
+        };
+        after = last.number;
+        let mut missing = Vec::new();
+        for row in rows {
+            let Some(decided) = row
+                .decided
+                .filter(|decided| !ledger.is_published(decided.number))
+            else {
+                continue;
+            };
+            if row.unpublished.is_some() {
+                ledger.publish(decided.number);
+                continue;
+            }
+            missing.push(decided_from_log(parts.log, row, decided.number, false)?);
+        }
+        count += missing.len();
+        publish::hand_over(parts.log, parts.feed, parts.status, missing).await;
+    }
+}
+
+/// What to append for a row that is decided: reads the half message from the log.
+///
+/// # Errors
+/// [`StartError`] when the half message is not there or is not one.
+pub fn decided_from_log(
+    log: &Arc<dyn Log>,
+    row: Row,
+    number: u64,
+    again: bool,
+) -> Result<Decided, StartError> {
+    let copy = match row.state {
+        State::Committed => Some(final_of(log, &row.half)?),
+        State::RolledBack | State::Prepared | State::Parked => None,
+    };
+    Ok(Decided {
+        half: row.half,
+        number,
+        copy,
+        again,
+    })
+}
+
+fn final_of(log: &Arc<dyn Log>, half: &Half) -> Result<Final, StartError> {
+    let stored = log.read(half.position)?;
+    let wrong = |_| half::NotAHalf {
+        position: half.position,
+        why: "it is not a message record",
+    };
+    let view = RecordView::parse(&stored.bytes).map_err(wrong)?;
+    let decoded = half::decode(&view, half.id)?;
+    Ok(Final::of(&view, &decoded))
+}
+
+/// Rows read or written at a time.
+const CHUNK: usize = 500;

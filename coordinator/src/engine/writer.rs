@@ -1,0 +1,566 @@
+//! The SQL writer: the one task that speaks to the store, and the only order in which decisions happen.
+//!
+//! It collects what arrived while the previous commit was running, plans a batch with the [`Ledger`], commits it, hands the
+//! decisions to the log and only then answers whoever waits.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use mq_core::broker::clients::Clients;
+use mq_core::clock::{Clock, ServerTime};
+use mq_core::log::{Log, Position};
+use mq_core::random::Random;
+use tokio::sync::{Semaphore, mpsc, oneshot};
+
+use super::feed::{Durable, Feed};
+use super::half::OWNER;
+use super::holds::Holds;
+use super::ledger::{Answer, Ledger, Now, Plan, Request, Slot, What};
+use super::publish::{self, Decided, Final};
+use super::recovery;
+use super::status::{Health, Status};
+use crate::steps;
+use crate::store::{CommitError, Fate, Half, Row, StoreError, TxWriter};
+use crate::transaction::{Actor, Decision};
+
+/// A request and who waits for its answer.
+#[derive(Debug)]
+pub struct Pending {
+    /// What is said.
+    pub request: Request,
+    /// The final, for a COMMIT.
+    pub copy: Option<Final>,
+    /// Told once the answer is durable; dropped if that will not be known.
+    pub reply: oneshot::Sender<Answer>,
+}
+
+/// What the writer is asked to do.
+#[derive(Debug)]
+pub enum Command {
+    /// Put this into the next batch.
+    Say(Box<Pending>),
+    /// Try again to publish what these rows say could not be published.
+    PublishAgain(Vec<Row>),
+    /// Write all rows that are held back, then answer.
+    WriteHeld(oneshot::Sender<()>),
+}
+
+/// What a writer works with.
+#[derive(Debug)]
+pub struct Parts {
+    /// The log.
+    pub log: Arc<dyn Log>,
+    /// The wall clock of batches.
+    pub clock: Arc<dyn Clock>,
+    /// Batch ids.
+    pub random: Arc<dyn Random>,
+    /// What became durable.
+    pub feed: Arc<Feed>,
+    /// One permit for each half message whose row may still be missing.
+    pub slots: Arc<Semaphore>,
+    /// Number of all slots.
+    pub all_slots: usize,
+    /// Topics that half messages wait for.
+    pub holds: Holds,
+    /// Told when the store is gone for good.
+    pub status: Status,
+    /// How long rows are held back.
+    pub hold: Duration,
+    /// Most requests in a batch.
+    pub batch: usize,
+    /// When an undecided transaction whose row is written now is due.
+    pub check_at: CheckAt,
+}
+
+/// Says when a transaction whose row is written undecided is due.
+#[derive(Debug, Clone)]
+pub struct CheckAt {
+    /// Who is connected.
+    pub clients: Clients,
+    /// Server time.
+    pub log: Arc<dyn Log>,
+    /// How long a sender must be gone.
+    pub grace: Duration,
+}
+
+impl CheckAt {
+    /// The time `asked` for; sooner if the sender is gone already. Liveness is a level: nobody's leaving can be missed.
+    #[must_use]
+    pub fn of(&self, half: &Half, asked: ServerTime) -> ServerTime {
+        match (half.sender, half.marker) {
+            (Some(sender), Some(_)) if !self.clients.is_connected(sender.0) => {
+                asked.min(self.log.now().after(self.grace))
+            }
+            _ => asked,
+        }
+    }
+}
+
+/// Watermark moves of fewer bytes than this are not worth a batch of their own.
+const WATERMARK_STEP: u64 = 4 << 20;
+
+/// Longest pause between two tries of a database that does not take writes.
+const RETRY_LONGEST: Duration = Duration::from_secs(1);
+
+/// The writer.
+#[derive(Debug)]
+pub struct Writer {
+    parts: Parts,
+    store: Box<dyn TxWriter>,
+    ledger: Ledger,
+    news: Vec<Durable>,
+    /// What the writer itself has to say: finals that could not be published, or were after all.
+    own: Vec<Pending>,
+    /// Decisions that are with the log and of which the feed has not told yet.
+    in_flight: usize,
+    /// Numbers of decisions that are published again, until their rows say so.
+    again: HashSet<u64>,
+}
+
+/// Why the writer stopped waiting.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Woken {
+    /// Something was said or became durable.
+    News,
+    /// Nothing happened for a while.
+    Silence,
+    /// Nobody can say anything any more.
+    Closed,
+}
+
+/// The engine cannot go on; the status says why.
+#[derive(Debug)]
+struct Failed;
+
+impl Writer {
+    /// A writer that continues where `ledger` stands, with `in_flight` decisions already handed to the log.
+    #[must_use]
+    pub fn new(parts: Parts, store: Box<dyn TxWriter>, ledger: Ledger, in_flight: usize) -> Self {
+        Self {
+            parts,
+            store,
+            ledger,
+            news: Vec::new(),
+            own: Vec::new(),
+            in_flight,
+            again: HashSet::new(),
+        }
+    }
+
+    /// Works until all senders of `commands` are gone or the store is. Everything that was accepted is answered, or dropped
+    /// when its outcome cannot be known.
+    pub async fn run(mut self, mut commands: mpsc::Receiver<Command>) {
+        match self.work(&mut commands).await {
+            Ok(()) => self.parts.status.set(Health::Stopped),
+            Err(Failed) => {
+                commands.close();
+                while commands.recv().await.is_some() {}
+            }
+        }
+    }
+
+    async fn work(&mut self, commands: &mut mpsc::Receiver<Command>) -> Result<(), Failed> {
+        let mut waiting = Vec::with_capacity(self.parts.batch);
+        loop {
+            let woken = self.wait(commands, &mut waiting).await;
+            let open = woken != Woken::Closed;
+            self.take_news();
+            let (mut pending, mut flushes) = (std::mem::take(&mut self.own), Vec::new());
+            for command in waiting.drain(..) {
+                match command {
+                    Command::Say(one) => pending.push(*one),
+                    Command::WriteHeld(reply) => flushes.push(reply),
+                    Command::PublishAgain(rows) => self.publish_again(rows).await,
+                }
+            }
+            let all = !flushes.is_empty() || !open;
+            let hold = if all { Duration::ZERO } else { self.parts.hold };
+            let now = self.parts.log.now();
+            let due = self
+                .ledger
+                .oldest_held()
+                .is_some_and(|oldest| oldest.after(hold) <= now);
+            if !pending.is_empty() || due || (all && self.ledger.lags()) {
+                self.batch(pending, hold).await?;
+            } else if woken == Woken::Silence {
+                self.idle().await?;
+            }
+            for reply in flushes {
+                // Nobody waits any more: fine.
+                let _ = reply.send(());
+            }
+            if !open {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Waits for work.
+    async fn wait(
+        &mut self,
+        commands: &mut mpsc::Receiver<Command>,
+        into: &mut Vec<Command>,
+    ) -> Woken {
+        if !self.own.is_empty() {
+            return Woken::News;
+        }
+        let restless = self.ledger.held() > 0 || self.ledger.lags();
+        let pause = if restless {
+            self.parts.hold
+        } else {
+            RETRY_LONGEST
+        };
+        tokio::select! {
+            biased;
+            count = commands.recv_many(into, self.parts.batch) => if count > 0 { Woken::News } else { Woken::Closed },
+            () = self.parts.feed.arrived() => Woken::News,
+            () = tokio::time::sleep(pause) => Woken::Silence,
+        }
+    }
+
+    fn take_news(&mut self) {
+        let mut news = std::mem::take(&mut self.news);
+        self.parts.feed.take(&mut news);
+        for one in news.drain(..) {
+            match one {
+                Durable::Half { .. } | Durable::Known(_) => {}
+                Durable::Decision { .. } => self.in_flight = self.in_flight.saturating_sub(1),
+                Durable::Republished {
+                    ref half, number, ..
+                } => {
+                    self.in_flight = self.in_flight.saturating_sub(1);
+                    self.own.push(about_publishing(half.clone(), number, None));
+                }
+                Durable::Unpublished {
+                    ref half,
+                    number,
+                    ref reason,
+                } => {
+                    self.in_flight = self.in_flight.saturating_sub(1);
+                    if !self.again.contains(&number) {
+                        self.parts.holds.hold(&half.topic, 1);
+                    }
+                    self.again.remove(&number);
+                    self.own
+                        .push(about_publishing(half.clone(), number, Some(reason.clone())));
+                }
+            }
+            if self.ledger.take_in(one) == Slot::Free {
+                self.parts.slots.add_permits(1);
+            }
+        }
+        self.news = news;
+    }
+
+    /// With nothing to say: moves the watermark on, so that a start need not read what others wrote into the log.
+    async fn idle(&mut self) -> Result<(), Failed> {
+        let end = self.parts.log.range().end;
+        // A record of ours that is not reflected yet holds a slot, is held back or is in flight.
+        let quiet = self.in_flight == 0
+            && self.ledger.held() == 0
+            && self.parts.slots.available_permits() == self.parts.all_slots;
+        if !quiet {
+            return Ok(());
+        }
+        if end.0
+            > self
+                .ledger
+                .owner()
+                .watermark
+                .0
+                .saturating_add(WATERMARK_STEP)
+        {
+            self.ledger.take_in(Durable::Known(end));
+        }
+        if self.ledger.lags() {
+            self.batch(Vec::new(), self.parts.hold).await?;
+        }
+        Ok(())
+    }
+
+    /// One SQL batch with the rows held for longer than `hold`, and everything that follows from it; several if the database
+    /// refuses something in it.
+    async fn batch(&mut self, pending: Vec<Pending>, hold: Duration) -> Result<(), Failed> {
+        let mut waiting = vec![(pending, hold)];
+        while let Some((pending, hold)) = waiting.pop() {
+            let (mut requests, mut rest) = (
+                Vec::with_capacity(pending.len()),
+                Vec::with_capacity(pending.len()),
+            );
+            for Pending {
+                request,
+                copy,
+                reply,
+            } in pending
+            {
+                requests.push(request);
+                rest.push((copy, reply));
+            }
+            let rows = self.rows(&requests).await?;
+            let now = Now {
+                at: self.parts.log.now(),
+                wall_ms: self.parts.clock.wall_ms(),
+                batch: self.parts.random.next_u128(),
+            };
+            let plan = self.ledger.plan(now, &requests, rows, hold, |half, asked| {
+                self.parts.check_at.of(half, asked)
+            });
+            if !plan.is_empty() || self.ledger.lags() {
+                steps::reach("decision.before_commit");
+                if let Err(why) = self.commit(&plan).await? {
+                    let pending = requests
+                        .into_iter()
+                        .zip(rest)
+                        .map(|(request, (copy, reply))| Pending {
+                            request,
+                            copy,
+                            reply,
+                        });
+                    self.split(pending.collect(), hold, &why, &mut waiting)?;
+                    continue;
+                }
+                steps::reach("decision.committed");
+                self.reflect(&plan, &requests);
+                self.publish(&plan, &requests, &mut rest).await;
+            }
+            for ((_, reply), answer) in rest.into_iter().zip(plan.answers) {
+                // Nobody waits any more: the outcome is in SQL all the same.
+                let _ = reply.send(answer);
+            }
+            steps::reach("decision.answered");
+        }
+        Ok(())
+    }
+
+    /// The database refuses something in a batch: makes smaller ones of it, down to the culprit, whose caller learns nothing.
+    fn split(
+        &self,
+        mut pending: Vec<Pending>,
+        hold: Duration,
+        why: &str,
+        waiting: &mut Vec<(Vec<Pending>, Duration)>,
+    ) -> Result<(), Failed> {
+        let held_too = hold < Duration::MAX;
+        tracing::error!(
+            why,
+            requests = pending.len(),
+            "the database refuses a batch"
+        );
+        match (pending.len(), held_too) {
+            (0, _) => {
+                self.parts.status.fail(&format!(
+                    "the database refuses rows of half messages: {why}"
+                ));
+                return Err(Failed);
+            }
+            (1, false) => drop(pending),
+            (1, true) => {
+                waiting.push((Vec::new(), hold));
+                waiting.push((pending, Duration::MAX));
+            }
+            (count, _) => {
+                let later = pending.split_off(count / 2);
+                waiting.push((later, hold));
+                waiting.push((pending, Duration::MAX));
+            }
+        }
+        Ok(())
+    }
+
+    /// The rows in SQL of what the ledger does not hold.
+    async fn rows(&mut self, requests: &[Request]) -> Result<HashMap<Position, Row>, Failed> {
+        let mut positions: Vec<Position> = requests
+            .iter()
+            .map(|r| r.half.position)
+            .filter(|p| !self.ledger.holds(*p))
+            .collect();
+        positions.sort_unstable();
+        positions.dedup();
+        if positions.is_empty() {
+            return Ok(HashMap::new());
+        }
+        let mut pause = Pause::new();
+        loop {
+            match self.store.rows(&positions).await {
+                Ok(rows) => {
+                    return Ok(rows
+                        .into_iter()
+                        .map(|row| (row.half.position, row))
+                        .collect());
+                }
+                Err(StoreError::Unavailable(why)) => self.wait_for_store(&why, &mut pause).await,
+                Err(error) => {
+                    self.parts.status.fail(&error.to_string());
+                    return Err(Failed);
+                }
+            }
+        }
+    }
+
+    /// Commits the plan's batch, finding out what became of it when the answer is lost. The inner error is a refusal.
+    async fn commit(&mut self, plan: &Plan) -> Result<Result<(), String>, Failed> {
+        let mut pause = Pause::new();
+        let mut unknown = false;
+        loop {
+            let result = if unknown {
+                match self.store.find_out(plan.batch.id).await {
+                    Ok(Fate::Done) => Ok(()),
+                    Ok(Fate::Redo) => {
+                        unknown = false;
+                        continue;
+                    }
+                    Err(error) => Err(error),
+                }
+            } else {
+                self.store.commit(&plan.batch).await
+            };
+            match result {
+                Ok(()) => {
+                    self.parts.status.set(Health::Running);
+                    return Ok(Ok(()));
+                }
+                Err(CommitError::Refused(why)) => return Ok(Err(why)),
+                Err(CommitError::Unknown(why)) => {
+                    unknown = true;
+                    self.wait_for_store(&why, &mut pause).await;
+                }
+                Err(CommitError::Unavailable(why)) => self.wait_for_store(&why, &mut pause).await,
+                Err(error @ CommitError::TakenOver) => {
+                    self.parts.status.fail(&error.to_string());
+                    return Err(Failed);
+                }
+            }
+        }
+    }
+
+    async fn wait_for_store(&mut self, why: &str, pause: &mut Pause) {
+        tracing::warn!(why, "the database does not take writes; trying again");
+        self.parts.status.set(Health::Waiting(why.into()));
+        tokio::time::sleep(pause.next()).await;
+    }
+
+    /// Takes note that the plan's batch is in SQL.
+    fn reflect(&mut self, plan: &Plan, requests: &[Request]) {
+        let freed = self.ledger.committed(plan);
+        self.parts.slots.add_permits(freed);
+        for request in requests {
+            match &request.what {
+                What::Unpublished {
+                    number,
+                    reason: Some(_),
+                } => self.ledger.publish(*number),
+                What::Unpublished {
+                    number,
+                    reason: None,
+                } => {
+                    self.again.remove(number);
+                    self.parts.holds.release(&request.half.topic);
+                }
+                What::Decide(_) | What::Unknown { .. } | What::AskAgain { .. } => {}
+            }
+        }
+        self.parts.log.stamp(OWNER, self.ledger.owner().seq);
+    }
+
+    async fn publish(
+        &mut self,
+        plan: &Plan,
+        requests: &[Request],
+        rest: &mut [(Option<Final>, oneshot::Sender<Answer>)],
+    ) {
+        let mut decisions = Vec::with_capacity(plan.decisions.len());
+        for (index, decision, number) in &plan.decisions {
+            let (Some(request), Some((copy, _))) = (requests.get(*index), rest.get_mut(*index))
+            else {
+                continue;
+            };
+            let copy = if *decision == Decision::Commit {
+                copy.take()
+            } else {
+                None
+            };
+            decisions.push(Decided {
+                half: request.half.clone(),
+                number: *number,
+                copy,
+                again: false,
+            });
+        }
+        self.in_flight += decisions.len();
+        publish::hand_over(
+            &self.parts.log,
+            &self.parts.feed,
+            &self.parts.status,
+            decisions,
+        )
+        .await;
+        for (index, _, _) in &plan.decisions {
+            if let Some(request) = requests.get(*index) {
+                self.parts.holds.release(&request.half.topic);
+            }
+        }
+        steps::reach("decision.published");
+    }
+
+    /// Hands finals to the log that it could not take before; each once, until its row says how that ended.
+    async fn publish_again(&mut self, rows: Vec<Row>) {
+        let mut decisions = Vec::new();
+        for row in rows {
+            let Some(decided) = row
+                .decided
+                .filter(|decided| self.again.insert(decided.number))
+            else {
+                continue;
+            };
+            match recovery::decided_from_log(&self.parts.log, row, decided.number, true) {
+                Ok(decision) => decisions.push(decision),
+                Err(error) => {
+                    tracing::error!(%error, "a final cannot be made again");
+                    self.again.remove(&decided.number);
+                }
+            }
+        }
+        self.in_flight += decisions.len();
+        publish::hand_over(
+            &self.parts.log,
+            &self.parts.feed,
+            &self.parts.status,
+            decisions,
+        )
+        .await;
+    }
+}
+
+fn about_publishing(half: Half, number: u64, reason: Option<String>) -> Pending {
+    let evidence = reason.clone().unwrap_or_default();
+    let request = Request {
+        half,
+        what: What::Unpublished { number, reason },
+        actor: Actor::Recovery,
+        source: "".into(),
+        evidence,
+    };
+    // Nobody waits for this answer.
+    let (reply, _) = oneshot::channel();
+    Pending {
+        request,
+        copy: None,
+        reply,
+    }
+}
+
+/// Pauses between tries: 10 ms doubling to [`RETRY_LONGEST`].
+struct Pause(Duration);
+
+impl Pause {
+    const fn new() -> Self {
+        Self(Duration::from_millis(10))
+    }
+
+    fn next(&mut self) -> Duration {
+        let now = self.0;
+        self.0 = (now * 2).min(RETRY_LONGEST);
+        now
+    }
+}
