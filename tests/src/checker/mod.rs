@@ -9,10 +9,14 @@
 //! | [`agreement`] | log and SQL: rows, decisions, finals, their order |
 //! | [`history`] | events and seals |
 //! | [`users`] | markers, business rows, effects, and what callers were told |
+//! | [`log_files`] | the log's files, decoded |
+//! | [`tables`] | the coordinator's and the users' tables, read |
 
 pub mod agreement;
 pub mod facts;
 pub mod history;
+pub mod log_files;
+pub mod tables;
 pub mod users;
 
 use std::fmt;
