@@ -3,5 +3,7 @@
 //! | module | owns |
 //! |---|---|
 //! | [`checker`] | whether a log, its database and the users' databases tell one story; shares no code with the product |
+//! | [`process`] | a program as a process of its own, killed where the test says |
 
 pub mod checker;
+pub mod process;

@@ -13,7 +13,7 @@ use super::facts::{Effects, Event, Owner, Row, Seal, Sql, UserDatabase};
 ///
 /// # Errors
 /// Names the file; a database that cannot be read or has other columns than documented.
-pub async fn coordinator(database: &Path) -> Result<Sql> {
+pub async fn transactions(database: &Path) -> Result<Sql> {
     let read = async {
         let mut connection = open(database).await?;
         sqlx::query("BEGIN").execute(&mut connection).await?;

@@ -1,0 +1,322 @@
+//! Runs a program as its own process, kills it with SIGKILL where the test says, and collects what it said.
+//!
+//! A test gets the path of a binary of this package from `env!("CARGO_BIN_EXE_name")`, so that it never runs a stale
+//! one. Every run is bounded in time, and only processes started here are ever killed.
+
+use std::ffi::OsString;
+use std::io::{BufRead, BufReader, Read};
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use mq_core::clock::{Clock, SystemClock};
+use mq_core::random::{Random, SeededRandom};
+
+/// When to kill a process.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Kill {
+    /// Let it end by itself.
+    Never,
+    /// So long after its start.
+    After(Duration),
+    /// As soon as it writes a line that contains this.
+    WhenItSays(String),
+}
+
+/// A program with its arguments; can be run often.
+#[derive(Debug, Clone)]
+pub struct Program {
+    path: PathBuf,
+    arguments: Vec<OsString>,
+    variables: Vec<(String, OsString)>,
+    limit: Duration,
+}
+
+/// How a run ended.
+#[derive(Debug)]
+pub struct Ended {
+    /// Exit status; after a kill it has a signal and no code.
+    pub status: ExitStatus,
+    /// Whether it was killed here. `false` also if it ended before its time came.
+    pub killed: bool,
+    /// Lines of its standard output.
+    pub output: Vec<String>,
+    /// Lines of its standard error.
+    pub errors: Vec<String>,
+}
+
+impl Ended {
+    /// The last line of the standard output that is not empty.
+    #[must_use]
+    pub fn last_line(&self) -> &str {
+        let mut lines = self.output.iter().rev();
+        lines
+            .find(|line| !line.trim().is_empty())
+            .map_or("", |line| line)
+    }
+
+    /// Everything it said, for a failing test to show.
+    #[must_use]
+    pub fn told(&self) -> String {
+        format!(
+            "{}\n{}\n{}",
+            self.status,
+            self.output.join("\n"),
+            self.errors.join("\n")
+        )
+    }
+}
+
+impl Program {
+    /// The program at `path`; a run may take a minute unless [`Program::limit`] says otherwise.
+    #[must_use]
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        Self {
+            path: path.into(),
+            arguments: Vec::new(),
+            variables: Vec::new(),
+            limit: Duration::from_secs(60),
+        }
+    }
+
+    /// Adds an argument.
+    #[must_use]
+    pub fn argument(mut self, argument: impl Into<OsString>) -> Self {
+        self.arguments.push(argument.into());
+        self
+    }
+
+    /// Sets an environment variable.
+    #[must_use]
+    pub fn variable(mut self, name: &str, value: impl Into<OsString>) -> Self {
+        self.variables.push((name.to_owned(), value.into()));
+        self
+    }
+
+    /// Sets how long a run may take.
+    #[must_use]
+    pub const fn limit(mut self, limit: Duration) -> Self {
+        self.limit = limit;
+        self
+    }
+
+    /// Runs it once.
+    ///
+    /// # Errors
+    /// It cannot be started, or takes longer than the limit: then it was killed, and the error tells what it had said.
+    pub fn run(&self, kill: &Kill) -> Result<Ended> {
+        let mut child = Owned(self.start()?);
+        let (sender, lines) = sync_channel(1024);
+        let output = child.0.stdout.take().context("the output was not piped")?;
+        let errors = child.0.stderr.take().context("the errors were not piped")?;
+        let readers = [
+            read(output, sender.clone(), false),
+            read(errors, sender, true),
+        ];
+        let mut said = Said::default();
+        let end = said.listen(&lines, kill, self.limit);
+        let killed = !matches!(end, End::ByItself);
+        if killed {
+            child.0.kill().context("cannot kill the process")?;
+        }
+        let status = child.0.wait().context("cannot wait for the process")?;
+        // What it had written before it died is still in the pipes.
+        said.output_and_errors(lines.iter());
+        for reader in readers {
+            reader
+                .join()
+                .ok()
+                .context("a reader of the output panicked")?;
+        }
+        let Said { output, errors } = said;
+        let ended = Ended {
+            status,
+            killed,
+            output,
+            errors,
+        };
+        if matches!(end, End::TooLong) {
+            bail!(
+                "{} took longer than {:?}: {}",
+                self.path.display(),
+                self.limit,
+                ended.told()
+            );
+        }
+        Ok(ended)
+    }
+
+    fn start(&self) -> Result<Child> {
+        let variables = self.variables.iter().map(|(name, value)| (name, value));
+        Command::new(&self.path)
+            .args(&self.arguments)
+            .envs(variables)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .with_context(|| format!("cannot start {}", self.path.display()))
+    }
+}
+
+/// A child that does not outlive the test, also when the test panics.
+#[derive(Debug)]
+struct Owned(Child);
+
+impl Drop for Owned {
+    fn drop(&mut self) {
+        // Fails only if it has ended and was waited for.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+enum End {
+    ByItself,
+    ItsTimeCame,
+    TooLong,
+}
+
+#[derive(Debug, Default)]
+struct Said {
+    output: Vec<String>,
+    errors: Vec<String>,
+}
+
+/// A line, and whether it came from standard error.
+type Line = (String, bool);
+
+impl Said {
+    /// Collects lines until the process ends or shall be killed.
+    fn listen(&mut self, lines: &Receiver<Line>, kill: &Kill, limit: Duration) -> End {
+        let clock = SystemClock::new();
+        let start = clock.monotonic();
+        let until = match kill {
+            Kill::After(time) => *time,
+            Kill::Never | Kill::WhenItSays(_) => limit,
+        };
+        loop {
+            let passed = clock.monotonic().saturating_sub(start);
+            match lines.recv_timeout(until.saturating_sub(passed)) {
+                Ok(line) => {
+                    let now = matches!(kill, Kill::WhenItSays(text) if line.0.contains(text));
+                    self.output_and_errors([line]);
+                    if now {
+                        return End::ItsTimeCame;
+                    }
+                }
+                Err(RecvTimeoutError::Disconnected) => return End::ByItself,
+                Err(RecvTimeoutError::Timeout) if matches!(kill, Kill::After(_)) => {
+                    return End::ItsTimeCame;
+                }
+                Err(RecvTimeoutError::Timeout) => return End::TooLong,
+            }
+        }
+    }
+
+    fn output_and_errors(&mut self, lines: impl IntoIterator<Item = Line>) {
+        for (line, is_error) in lines {
+            if is_error {
+                self.errors.push(line);
+            } else {
+                self.output.push(line);
+            }
+        }
+    }
+}
+
+fn read(
+    from: impl Read + Send + 'static,
+    to: SyncSender<Line>,
+    is_error: bool,
+) -> thread::JoinHandle<()> {
+    thread::spawn(move || {
+        let mut from = BufReader::new(from);
+        let mut line = Vec::new();
+        while from
+            .read_until(b'\n', &mut line)
+            .is_ok_and(|bytes| bytes > 0)
+        {
+            let text = String::from_utf8_lossy(&line).trim_end().to_owned();
+            if to.send((text, is_error)).is_err() {
+                return;
+            }
+            line.clear();
+        }
+    })
+}
+
+/// `count` moments between `from` and `to` at which to kill, the same for the same seed.
+#[must_use]
+pub fn moments(seed: u64, count: usize, from: Duration, to: Duration) -> Vec<Kill> {
+    let random = SeededRandom::new(seed);
+    let span = u64::try_from(to.saturating_sub(from).as_micros())
+        .unwrap_or(u64::MAX)
+        .max(1);
+    let moment = |_| Kill::After(from + Duration::from_micros(random.next_u64() % span));
+    (0..count).map(moment).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ENDLESS: &str = "echo one; echo oops >&2; echo two; exec tail -f /dev/null";
+
+    fn shell(script: &str) -> Program {
+        Program::new("sh").argument("-c").argument(script)
+    }
+
+    #[test]
+    fn a_program_that_ends_tells_everything() {
+        let ended = shell("echo one; echo oops >&2; echo $NAME; exit 3")
+            .variable("NAME", "two")
+            .run(&Kill::Never)
+            .unwrap();
+        assert_eq!(ended.status.code(), Some(3));
+        assert_eq!((ended.output.len(), ended.last_line()), (2, "two"));
+        assert_eq!(ended.errors, ["oops"]);
+        assert!(!ended.killed);
+    }
+
+    #[test]
+    fn a_program_is_killed_when_it_says_so() {
+        let ended = shell(ENDLESS).run(&Kill::WhenItSays("two".into())).unwrap();
+        assert!(ended.killed && ended.status.code().is_none());
+        assert_eq!(ended.output, ["one", "two"]);
+    }
+
+    #[test]
+    fn a_program_is_killed_after_its_time() {
+        let ended = shell(ENDLESS)
+            .run(&Kill::After(Duration::from_millis(20)))
+            .unwrap();
+        assert!(ended.killed && ended.status.code().is_none());
+    }
+
+    #[test]
+    fn a_program_that_never_ends_is_an_error() {
+        let endless = shell(ENDLESS).limit(Duration::from_millis(300));
+        let error = endless.run(&Kill::Never).unwrap_err().to_string();
+        assert!(
+            error.contains("took longer") && error.contains("two"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn a_seed_gives_the_same_moments() {
+        let (from, to) = (Duration::from_millis(5), Duration::from_millis(50));
+        let kills = moments(7, 20, from, to);
+        assert_eq!(kills, moments(7, 20, from, to));
+        assert_ne!(kills, moments(8, 20, from, to));
+        assert!(
+            kills
+                .iter()
+                .all(|kill| matches!(kill, Kill::After(at) if (from..to).contains(at)))
+        );
+    }
+}
