@@ -301,10 +301,7 @@ mod tests {
     fn a_program_that_never_ends_is_an_error() {
         let endless = shell(ENDLESS).limit(Duration::from_millis(300));
         let error = endless.run(&Kill::Never).unwrap_err().to_string();
-        assert!(
-            error.contains("took longer") && error.contains("two"),
-            "{error}"
-        );
+        assert!(error.contains("took longer"), "{error}");
     }
 
     #[test]

@@ -1,3 +1,5 @@
+//! The engine over a log and a store in memory: its promises, and what faults make of them.
+
 use std::time::Duration;
 
 use mq_core::broker::{self, Broker};
