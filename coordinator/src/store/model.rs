@@ -111,13 +111,10 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl TxStore for Model {
     async fn take_over(&self, log: LogId) -> Result<(Box<dyn TxWriter>, Owner), StoreError> {
         let mut tables = self.tables();
-        let mut owner = tables.owner.unwrap_or_else(|| Owner::of(log));
-        if owner.log != log {
-            return Err(StoreError::Foreign(format!(
-                "the database belongs to log {:032x}, not to {:032x}; give the data folder and database that belong together",
-                owner.log.0, log.0
-            )));
-        }
+        let mut owner = tables
+            .owner
+            .unwrap_or_else(|| Owner::of(log))
+            .for_log(log)?;
         owner.epoch += 1;
         tables.owner = Some(owner);
         let writer = Writer {
@@ -321,7 +318,8 @@ fn change_row(row: &mut Row, change: &Change) -> Result<(), CommitError> {
     let takes = match change {
         Change::Decide { state, .. } => !row.state.is_decided() && state.is_decided(),
         Change::Check { .. } | Change::Park { .. } => row.state == State::Prepared,
-        Change::Count { .. } | Change::Unpublished(None) => true,
+        Change::Count { .. } => true,
+        Change::Unpublished(None) => row.unpublished.is_some(),
         Change::Unpublished(Some(_)) => row.state == State::Committed,
     };
     if !takes {

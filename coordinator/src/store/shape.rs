@@ -3,7 +3,7 @@
 use mq_core::clock::ServerTime;
 use mq_core::log::{LogId, Position};
 
-use super::{Batch, Change, CommitError, Fate, Owner, Row};
+use super::{Batch, Change, CommitError, Fate, Owner, Row, StoreError};
 use crate::audit::seal::Hash;
 use crate::transaction::State;
 
@@ -84,6 +84,17 @@ impl Owner {
             next_event: 1,
             head: Hash::default(),
         }
+    }
+
+    /// Itself, if it belongs to `log`.
+    pub(super) fn for_log(self, log: LogId) -> Result<Self, StoreError> {
+        if self.log == log {
+            return Ok(self);
+        }
+        let (ours, theirs) = (self.log.0, log.0);
+        Err(StoreError::Foreign(format!(
+            "the database belongs to log {ours:032x}, not to {theirs:032x}; give the data folder and the database that belong together"
+        )))
     }
 
     /// The owner row once `batch` is committed.
