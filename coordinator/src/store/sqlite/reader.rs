@@ -4,7 +4,7 @@
 use async_trait::async_trait;
 use mq_core::clock::ServerTime;
 use mq_core::log::Position;
-use mq_core::names::GroupName;
+use mq_core::names::{GroupName, TopicName};
 use sqlx::Executor;
 use sqlx::sqlite::{SqliteArguments, SqlitePool, SqliteRow};
 
@@ -156,14 +156,13 @@ impl Reader {
 
 #[async_trait]
 impl TxReader for Reader {
-    async fn owner(&self) -> Result<Owner, StoreError> {
+    async fn owner(&self) -> Result<Option<Owner>, StoreError> {
         let mut connection = self
             .pool
             .acquire()
             .await
             .map_err(|error| read_error(&error))?;
-        let owner = rows::owner(&mut connection).await?;
-        owner.ok_or_else(|| StoreError::Foreign("the database belongs to no log yet".into()))
+        rows::owner(&mut connection).await
     }
 
     async fn transaction(&self, id: TransactionId) -> Result<Option<Row>, StoreError> {
@@ -205,6 +204,18 @@ impl TxReader for Reader {
             .bind(bounded(now.0));
         self.fetch_rows(query.bind(at).bind(position).bind(i64::from(limit)))
             .await
+    }
+
+    async fn open_topics(&self) -> Result<Vec<(TopicName, u64)>, StoreError> {
+        let sql = "SELECT n.text, sum(o.open) FROM \
+                   (SELECT topic, count(*) AS open FROM tx WHERE decision_no IS NULL GROUP BY topic UNION ALL \
+                    SELECT t.topic, count(*) FROM unpublished AS u JOIN tx AS t USING (half_pos) GROUP BY t.topic) AS o \
+                   LEFT JOIN name AS n ON n.id = o.topic GROUP BY o.topic ORDER BY n.text";
+        let topics = self.fetch(sqlx::query(sql)).await?;
+        topics
+            .iter()
+            .map(|row| Ok((name(row, 0, "topic")?, number(row, 1)?)))
+            .collect()
     }
 
     async fn open_groups(&self) -> Result<Vec<OpenGroup>, StoreError> {

@@ -87,12 +87,9 @@ impl Writer {
     async fn settle(&mut self, batch: &Batch, error: &sqlx::Error) -> Result<(), CommitError> {
         self.disconnect().await;
         self.names.take_back();
-        let owner = match self.read_owner().await {
-            Ok(owner) => owner,
-            Err(_) => {
-                self.unsure = true;
-                return Err(CommitError::Unknown(text(error)));
-            }
+        let Ok(owner) = self.read_owner().await else {
+            self.unsure = true;
+            return Err(CommitError::Unknown(text(error)));
         };
         match owner.fate_of(batch.id, self.owner.epoch, self.owner.seq)? {
             Fate::Done => {
