@@ -118,3 +118,33 @@ impl Clock for ManualClock {
         Duration::from_micros(self.monotonic_us.load(Ordering::SeqCst))
     }
 }
+
+/// The time of the runtime's timers: stands still and jumps where a test has paused and advances it, so that a program's
+/// sleeps and its idea of the time move together.
+#[derive(Debug)]
+pub struct TimerClock {
+    start: tokio::time::Instant,
+    wall_ms: u64,
+}
+
+impl TimerClock {
+    /// A clock whose wall time is `wall_ms` now. Call it inside the runtime.
+    #[must_use]
+    pub fn new(wall_ms: u64) -> Self {
+        Self {
+            start: tokio::time::Instant::now(),
+            wall_ms,
+        }
+    }
+}
+
+impl Clock for TimerClock {
+    fn wall_ms(&self) -> u64 {
+        let passed = u64::try_from(self.monotonic().as_millis()).unwrap_or(u64::MAX);
+        self.wall_ms.saturating_add(passed)
+    }
+
+    fn monotonic(&self) -> Duration {
+        self.start.elapsed()
+    }
+}
