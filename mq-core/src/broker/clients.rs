@@ -253,6 +253,23 @@ impl Clients {
         self.shared.changes.subscribe()
     }
 
+    /// Tells the members of every group that has subscribed to a topic to look at its queues again.
+    pub(crate) fn topic_changed(&self, topic: &TopicName) {
+        let table = self.table();
+        let subscribed = |m: &&Membership| m.subscriptions.iter().any(|s| s.topic == *topic);
+        let memberships = table
+            .connections
+            .values()
+            .flat_map(|entry| &entry.said.consumer_groups);
+        let groups = memberships
+            .filter(subscribed)
+            .map(|m| m.group.clone())
+            .collect();
+        let notices = table.notices(&groups);
+        drop(table);
+        push(notices);
+    }
+
     fn table(&self) -> MutexGuard<'_, Table> {
         self.shared.table()
     }

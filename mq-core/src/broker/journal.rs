@@ -153,6 +153,7 @@ impl Journal {
                 replay(&stored, &known)?;
             }
         }
+        known.offsets().clamp(|queue| log.queue_range(queue).end.0);
         let snapshot_at = Arc::new(AtomicU64::new(bookmark.unwrap_or(log.range().start).0));
         Ok(Self {
             log,

@@ -1,13 +1,16 @@
 //! The broker: topics, groups, offsets, sending, pulling, retry and delay over one log, without any transport.
 
-#![allow(dead_code, reason = "sending and pulling follow at once")]
-
 mod catalog;
 pub mod clients;
+mod delayed;
 pub mod filter;
+mod groups;
 mod journal;
 mod notes;
 mod offsets;
+mod pulling;
+mod retrying;
+mod sending;
 mod settings;
 mod topics;
 
@@ -23,8 +26,12 @@ use tokio::task::JoinHandle;
 
 pub use catalog::{GroupConfig, Permission, TopicConfig};
 use clients::Clients;
+pub use groups::GroupError;
 use journal::Journal;
 pub use journal::RestoreError;
+pub use pulling::{Pull, PullError, PullOutcome, Pulled};
+pub use retrying::{SendBack, SendBackError, SentBack};
+pub use sending::{Incoming, Receipt, SendError};
 pub use settings::Settings;
 pub use topics::{AdmitError, TopicError};
 
@@ -83,6 +90,8 @@ struct Shared {
     /// One change of topics or groups at a time: each looks, then writes.
     admin: tokio::sync::Mutex<()>,
     offsets_changed: Notify,
+    /// A message that waits has become durable.
+    delayed: Notify,
     tasks: Mutex<Vec<JoinHandle<()>>>,
     stop: watch::Sender<bool>,
 }
@@ -115,6 +124,7 @@ impl Broker {
             claimed,
             admin: tokio::sync::Mutex::default(),
             offsets_changed: Notify::new(),
+            delayed: Notify::new(),
             tasks: Mutex::default(),
             stop: stop.clone(),
         };
@@ -126,6 +136,7 @@ impl Broker {
             extension.start(broker.clone()).await?;
         }
         broker.spawn(keep(Arc::clone(&broker.shared)));
+        broker.spawn(delayed::deliver(Arc::clone(&broker.shared)));
         Ok(broker)
     }
 

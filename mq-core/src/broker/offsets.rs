@@ -30,6 +30,14 @@ impl Offsets {
             .is_some_and(|topics| topics.contains_key(topic))
     }
 
+    pub(crate) fn has_group(&self, group: &GroupName) -> bool {
+        self.groups.contains_key(group)
+    }
+
+    pub(crate) fn group_count(&self) -> usize {
+        self.groups.len()
+    }
+
     /// What a consumer says; to be written soon.
     pub(crate) fn commit(&mut self, group: &GroupName, queue: &QueueId, offset: u64) {
         if self.get(group, queue) != Some(offset) {
@@ -91,6 +99,17 @@ impl Offsets {
             .into_iter()
             .map(|(group, topic, queue, _)| (group, QueueId::new(topic, queue)));
         self.unwritten.extend(queues);
+    }
+
+    /// Takes back offsets behind the end of their queue: the log has lost what they counted.
+    pub(crate) fn clamp(&mut self, end: impl Fn(&QueueId) -> u64) {
+        for topics in self.groups.values_mut() {
+            for (topic, queues) in topics {
+                for (queue, offset) in queues {
+                    *offset = (*offset).min(end(&QueueId::new(topic.clone(), *queue)));
+                }
+            }
+        }
     }
 
     /// Everything: each group with each topic it knows.

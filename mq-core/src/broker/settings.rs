@@ -16,6 +16,11 @@ pub struct Settings {
     pub max_queues: u32,
     /// Most topics, retry topics and dead letter topics included: each costs memory in every route answer. 50,000.
     pub max_topics: usize,
+    /// Most consumer groups. 50,000.
+    pub max_groups: usize,
+    /// Whether plain messages are acknowledged once written, before they are durable (RocketMQ `ASYNC_FLUSH`); a power cut
+    /// may lose the last 10 ms of them. Off.
+    pub flush_async: bool,
     /// How often changed consumer offsets are written (RocketMQ `flushConsumerOffsetInterval`, 5 s there). 100 ms; a
     /// crash repeats at most this much and what was not acknowledged.
     pub offsets_interval: Duration,
@@ -39,6 +44,8 @@ impl Default for Settings {
             default_queues: 4,
             max_queues: 1024,
             max_topics: 50_000,
+            max_groups: 50_000,
+            flush_async: false,
             offsets_interval: Duration::from_millis(100),
             snapshot_bytes: 16 << 20,
             pull_messages: 32,

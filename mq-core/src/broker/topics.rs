@@ -117,11 +117,11 @@ impl Broker {
             return Err(TopicError::TooMany { most });
         }
         tracing::info!(topic = %config.name, read = config.read_queues, write = config.write_queues, "topic set");
-        Ok(self
-            .shared
-            .journal
-            .change(Change::Topic { config, begins })
-            .await?)
+        let topic = config.name.clone();
+        let change = Change::Topic { config, begins };
+        self.shared.journal.change(change).await?;
+        self.clients().topic_changed(&topic);
+        Ok(())
     }
 
     /// Deletes a topic and the offsets of all groups in it. Its messages are not delivered any more, and a topic created

@@ -1,0 +1,243 @@
+//! Reading a queue: batches of stored records that a filter may want, held until there are some.
+
+use std::ops::Range;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::Broker;
+use super::filter::Filter;
+use crate::log::{QueueOffset, ReadError};
+use crate::names::{GroupName, QueueId, TopicName};
+use crate::wire::record::RecordView;
+
+/// How many entries of a queue one look goes over without a match before the caller gets its say again.
+const LOOK_ENTRIES: u64 = 8_192;
+/// How many entries are read from the queue's index at once.
+const CHUNK: usize = 256;
+
+/// A request for messages of one queue.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pull {
+    /// The consumer group.
+    pub group: GroupName,
+    /// The queue.
+    pub queue: QueueId,
+    /// The first offset wanted.
+    pub offset: u64,
+    /// Which tags. Compared by hash: the receiver compares the tags themselves.
+    pub filter: Filter,
+    /// Most messages wanted; the setting `pull_messages` bounds it.
+    pub most: usize,
+    /// How long to wait for a message that may match; the setting `pull_wait` bounds it.
+    pub wait: Duration,
+}
+
+/// What a pull found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PullOutcome {
+    /// Messages (RocketMQ 0).
+    Found,
+    /// Only messages that do not match; go on at `next` at once (20).
+    NoMatch,
+    /// Nothing behind the offset yet (19).
+    NoNew,
+    /// The offset is outside of the queue; go on at `next` (21).
+    Moved,
+}
+
+/// The answer to a [`Pull`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pulled {
+    /// What was found.
+    pub outcome: PullOutcome,
+    /// V1 records as stored, in order.
+    pub records: Vec<Bytes>,
+    /// Where to go on.
+    pub next: u64,
+    /// First offset kept.
+    pub min: u64,
+    /// Next offset to be written.
+    pub max: u64,
+}
+
+/// Why a queue cannot be read.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum PullError {
+    /// There is no such topic, or it is hidden.
+    #[error("topic {0} does not exist")]
+    NoSuchTopic(TopicName),
+    /// The topic is closed for consumers.
+    #[error("topic {0} does not allow consuming")]
+    NotReadable(TopicName),
+    /// The group is closed.
+    #[error("group {0} is not allowed to consume")]
+    GroupClosed(GroupName),
+    /// The topic has fewer queues.
+    #[error("queue {queue} does not exist; its topic has {queues} queues to read")]
+    NoSuchQueue {
+        /// The queue asked for.
+        queue: QueueId,
+        /// How many there are.
+        queues: u32,
+    },
+    /// The log cannot be read.
+    #[error(transparent)]
+    Log(#[from] ReadError),
+}
+
+impl Broker {
+    /// Answers with messages from `offset` on, or waits for some. Dropping the future is harmless.
+    ///
+    /// A look goes over a bounded number of messages: [`PullOutcome::NoMatch`] may come back before the end of the queue
+    /// or of the wait.
+    ///
+    /// # Errors
+    /// [`PullError`].
+    pub async fn pull(&self, pull: Pull) -> Result<Pulled, PullError> {
+        let wait = pull.wait.min(self.shared.settings.pull_wait);
+        let over = tokio::time::sleep(wait);
+        tokio::pin!(over);
+        let mut stop = self.shared.stop.subscribe();
+        let mut end = self.log().watch(&pull.queue);
+        let mut from = pull.offset;
+        loop {
+            // Seen before the look: whatever comes after it makes `changed` return at once.
+            end.borrow_and_update();
+            let pulled = self.look(&pull, from)?;
+            let at_the_end = pulled.next >= pulled.max;
+            if !matches!(pulled.outcome, PullOutcome::NoNew | PullOutcome::NoMatch)
+                || !at_the_end
+                || wait.is_zero()
+            {
+                return Ok(pulled);
+            }
+            from = pulled.next;
+            tokio::select! {
+                changed = end.changed() => if changed.is_err() { return Ok(pulled) },
+                () = &mut over => return Ok(pulled),
+                _ = stop.changed() => return Ok(pulled),
+            }
+        }
+    }
+
+    fn look(&self, pull: &Pull, from: u64) -> Result<Pulled, PullError> {
+        let range = self.readable_range(&pull.queue)?;
+        if self.group(&pull.group).is_some_and(|group| !group.consume) {
+            return Err(PullError::GroupClosed(pull.group.clone()));
+        }
+        let mut pulled = Pulled {
+            outcome: PullOutcome::NoNew,
+            records: vec![],
+            next: from,
+            min: range.start,
+            max: range.end,
+        };
+        if from < range.start || from > range.end {
+            pulled.outcome = PullOutcome::Moved;
+            pulled.next = from.clamp(range.start, range.end);
+            return Ok(pulled);
+        }
+        let most = pull
+            .most
+            .clamp(1, self.shared.settings.pull_messages.max(1));
+        let (mut bytes, last) = (0, range.end.min(from.saturating_add(LOOK_ENTRIES)));
+        while pulled.next < last {
+            let entries = match self
+                .log()
+                .entries(&pull.queue, QueueOffset(pulled.next), CHUNK)
+            {
+                Err(ReadError::Gone(_)) if pulled.records.is_empty() => {
+                    return Ok(Pulled {
+                        outcome: PullOutcome::Moved,
+                        next: self.first_kept(&pull.queue),
+                        ..pulled
+                    });
+                }
+                Err(ReadError::Gone(_)) => break,
+                entries => entries?,
+            };
+            if entries.is_empty() {
+                break;
+            }
+            for entry in entries {
+                let size = entry.size as usize;
+                let full =
+                    pulled.records.len() == most || bytes + size > self.shared.settings.pull_bytes;
+                let wanted = pull.filter.may_match(entry.tag_code);
+                if wanted && full && !pulled.records.is_empty() {
+                    return Ok(pulled);
+                }
+                if wanted {
+                    pulled.records.push(self.log().read(entry.position)?.bytes);
+                    pulled.outcome = PullOutcome::Found;
+                    bytes += size;
+                } else if pulled.records.is_empty() {
+                    pulled.outcome = PullOutcome::NoMatch;
+                }
+                pulled.next = entry.offset.0 + 1;
+            }
+        }
+        Ok(pulled)
+    }
+
+    /// First kept and next offset of a queue that clients may read.
+    ///
+    /// # Errors
+    /// [`PullError`] when the queue does not exist or is closed for consumers.
+    pub fn queue_range(&self, queue: &QueueId) -> Result<Range<u64>, PullError> {
+        self.readable_range(queue)
+    }
+
+    /// The first offset in a queue whose message was stored at or after `wall_ms`; the next offset if none was.
+    ///
+    /// # Errors
+    /// [`PullError`].
+    pub fn offset_at(&self, queue: &QueueId, wall_ms: u64) -> Result<u64, PullError> {
+        let Range { mut start, mut end } = self.readable_range(queue)?;
+        while start < end {
+            let middle = start + (end - start) / 2;
+            let stored_ms = match self.log().find(queue, QueueOffset(middle)) {
+                Ok(position) => {
+                    let stored = self.log().read(position)?;
+                    RecordView::parse(&stored.bytes).map_or(0, |view| view.store_ms)
+                }
+                Err(ReadError::Gone(_)) => 0,
+                Err(error) => return Err(error.into()),
+            };
+            if stored_ms < wall_ms {
+                start = middle + 1
+            } else {
+                end = middle
+            }
+        }
+        Ok(start)
+    }
+
+    pub(crate) fn readable_range(&self, queue: &QueueId) -> Result<Range<u64>, PullError> {
+        let missing = || PullError::NoSuchTopic(queue.topic.clone());
+        if self.is_reserved(&queue.topic) {
+            return Err(missing());
+        }
+        let topic = self.find_topic(&queue.topic).ok_or_else(missing)?;
+        if !topic.config.permission.read {
+            return Err(PullError::NotReadable(queue.topic.clone()));
+        }
+        let queues = topic.config.read_queues;
+        if queue.queue >= queues {
+            return Err(PullError::NoSuchQueue {
+                queue: queue.clone(),
+                queues,
+            });
+        }
+        let range = self.log().queue_range(queue);
+        let begin = topic.begins.get(&queue.queue).copied().unwrap_or(0);
+        let start = range.start.0.max(begin);
+        Ok(start..range.end.0.max(start))
+    }
+
+    fn first_kept(&self, queue: &QueueId) -> u64 {
+        self.readable_range(queue).map_or(0, |range| range.start)
+    }
+}

@@ -1,0 +1,124 @@
+//! Delayed messages: in time, in server time only, and once.
+
+use super::*;
+use crate::wire::reserved;
+
+fn delayed(name: &str, level: u8, body: &str) -> Incoming {
+    let message = Message::builder(name)
+        .tag("a")
+        .delay_level(level)
+        .body(body.to_owned());
+    Incoming::new(&message.build().unwrap(), Some(0), 1)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_delayed_message_comes_after_its_delay_and_not_before() {
+    let broker = World::new().open().await;
+    broker.send(delayed("t", 2, "five seconds")).await.unwrap();
+    broker.send(delayed("t", 1, "one second")).await.unwrap();
+    assert_eq!(broker.delayed_messages(), 2);
+    tokio::time::sleep(Duration::from_millis(990)).await;
+    assert!(bodies(&broker, "t").await.is_empty());
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    assert_eq!(bodies(&broker, "t").await, ["one second"]);
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    assert_eq!(bodies(&broker, "t").await, ["one second", "five seconds"]);
+    assert_eq!(broker.delayed_messages(), 0);
+    let pulled = broker.pull(pull(queue("t", 0), 0)).await.unwrap();
+    let view = RecordView::parse(&pulled.records[0]).unwrap();
+    assert_eq!(view.properties.get(reserved::TAGS), Some("a"));
+    for gone in [reserved::DELAY, reserved::REAL_TOPIC, reserved::REAL_QUEUE] {
+        assert_eq!(view.properties.get(gone), None, "{gone}");
+    }
+    let wanted = Filter::parse("a").unwrap();
+    let pulled = broker
+        .pull(Pull {
+            filter: wanted,
+            ..pull(queue("t", 0), 0)
+        })
+        .await
+        .unwrap();
+    assert_eq!(
+        pulled.records.len(),
+        2,
+        "the copy has the hash of its tag again"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_crash_around_the_copy_delivers_once() {
+    let world = World::new();
+    let broker = world.open().await;
+    for number in 0..200 {
+        broker
+            .send(delayed("t", 1, &number.to_string()))
+            .await
+            .unwrap();
+    }
+    // The log stops accepting while copies are on their way: the broker dies with some of them stored.
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    world.log.hold();
+    tokio::time::sleep(Duration::from_millis(600)).await;
+    drop(broker);
+    world.log.release();
+    tokio::task::yield_now().await;
+    for _ in 0..3 {
+        let broker = world.open().await;
+        tokio::time::sleep(Duration::from_millis(700)).await;
+        assert_eq!(world.log.queue_range(&queue("t", 0)).end.0, 200);
+        drop(broker);
+    }
+    let broker = world.open().await;
+    broker.close(Duration::from_secs(1)).await.unwrap();
+    let broker = world.open().await;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert_eq!(
+        world.log.queue_range(&queue("t", 0)).end.0,
+        200,
+        "also behind a snapshot"
+    );
+    assert_eq!(broker.delayed_messages(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_message_whose_topic_is_gone_holds_up_nobody() {
+    let broker = World::new().open().await;
+    for (name, body) in [("kept", "1"), ("dropped", "2"), ("kept", "3")] {
+        broker.send(delayed(name, 1, body)).await.unwrap();
+    }
+    broker.delete_topic(&topic("dropped")).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert_eq!(bodies(&broker, "kept").await, ["1", "3"]);
+    assert_eq!(broker.delayed_messages(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_full_disk_delays_but_loses_nothing() {
+    let world = World::new();
+    let broker = world.open().await;
+    broker.send(delayed("t", 1, "1")).await.unwrap();
+    world.log.fail_next(AppendError::Full("no space".into()));
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    assert!(bodies(&broker, "t").await.is_empty());
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(bodies(&broker, "t").await, ["1"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_cannot_name_the_real_queue_itself() {
+    let broker = World::new().open().await;
+    let mut spoofed = delayed("t", 1, "1");
+    let mut properties = Vec::new();
+    crate::wire::properties::push(&mut properties, reserved::REAL_TOPIC, "victim");
+    crate::wire::properties::push(&mut properties, reserved::REAL_QUEUE, "0");
+    properties.extend_from_slice(&spoofed.properties);
+    spoofed.properties = properties;
+    broker
+        .put_topic(TopicConfig::new(topic("victim"), 1))
+        .await
+        .unwrap();
+    broker.send(spoofed).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert_eq!(bodies(&broker, "t").await, ["1"]);
+    assert!(bodies(&broker, "victim").await.is_empty());
+}
