@@ -6,3 +6,6 @@
 pub mod alarm;
 pub mod plan;
 pub mod sweep;
+
+#[cfg(test)]
+mod tests;

@@ -26,6 +26,8 @@ const PAGE: u32 = 500;
 const PAGES: usize = 20;
 /// Most outstanding check-backs that are remembered; behind that new ones wait for a later sweep.
 const ATTEMPTS: usize = 65_536;
+/// A sweep reads what is due until then, to know when to wake up next; whoever writes a row that is due sooner wakes it.
+pub const HORIZON: Duration = Duration::from_secs(1);
 /// How often finals that could not be published are tried again.
 const PUBLISH_AGAIN: Duration = Duration::from_secs(5);
 /// Shortest pause between two sweeps.
@@ -184,17 +186,13 @@ impl Sweeper {
         }
         let (all, mut behind) = (watched.all, watched.behind.take());
         let mut next = watched.look_at_all.iter().min().copied();
-        let before = if all {
+        let until = if all {
             ServerTime(i64::MAX as u64)
         } else {
-            now
+            now.after(HORIZON)
         };
         for _ in 0..PAGES {
-            let rows = self
-                .parts
-                .reader
-                .due(group, now.max(before), behind, PAGE)
-                .await?;
+            let rows = self.parts.reader.due(group, until, behind, PAGE).await?;
             let Some(last) = rows.last() else {
                 return Ok(next);
             };

@@ -419,6 +419,7 @@ impl Coordinator {
                 slots: slots.clone(),
                 all_slots: shared.settings.waiting_halves,
                 holds: shared.holds.clone(),
+                wake: wake.clone(),
                 status: shared.status.clone(),
                 hold: shared.settings.hold,
                 batch: shared.settings.batch,
@@ -667,7 +668,7 @@ enum Missing {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 /// Most bytes of evidence in one row of the history.
 const EVIDENCE_BYTES: usize = 512;

@@ -11,7 +11,7 @@ use mq_core::broker::clients::Clients;
 use mq_core::clock::{Clock, ServerTime};
 use mq_core::log::{Log, Position};
 use mq_core::random::Random;
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{Notify, Semaphore, mpsc, oneshot};
 
 use super::feed::{Durable, Feed};
 use super::half::OWNER;
@@ -20,6 +20,7 @@ use super::ledger::{Answer, Ledger, Now, Plan, Request, Slot, What};
 use super::publish::{self, Decided, Final};
 use super::recovery;
 use super::status::{Health, Status};
+use crate::check_back::sweep;
 use crate::steps;
 use crate::store::{CommitError, Fate, Half, Row, StoreError, TxWriter};
 use crate::transaction::{Actor, Decision};
@@ -63,6 +64,8 @@ pub struct Parts {
     pub all_slots: usize,
     /// Topics that half messages wait for.
     pub holds: Holds,
+    /// Wakes the sweep when a row was written that is due soon.
+    pub wake: Arc<Notify>,
     /// Told when the store is gone for good.
     pub status: Status,
     /// How long rows are held back.
@@ -88,12 +91,14 @@ impl CheckAt {
     /// The time `asked` for; sooner if the sender is gone already. Liveness is a level: nobody's leaving can be missed.
     #[must_use]
     pub fn of(&self, half: &Half, asked: ServerTime) -> ServerTime {
-        match (half.sender, half.marker) {
-            (Some(sender), Some(_)) if !self.clients.is_connected(sender.0) => {
-                asked.min(self.log.now().after(self.grace))
-            }
-            _ => asked,
+        let (Some(sender), Some(_)) = (half.sender, half.marker) else {
+            return asked;
+        };
+        if self.clients.is_connected(sender.0) {
+            return asked;
         }
+        let gone = self.clients.last_seen(sender.0).unwrap_or_default();
+        asked.min(self.log.now().after(self.grace.saturating_sub(gone)))
     }
 }
 
@@ -444,6 +449,15 @@ impl Writer {
     fn reflect(&mut self, plan: &Plan, requests: &[Request]) {
         let freed = self.ledger.committed(plan);
         self.parts.slots.add_permits(freed);
+        let soon = self.parts.log.now().after(sweep::HORIZON);
+        if plan
+            .batch
+            .new
+            .iter()
+            .any(|row| row.check_at.is_some_and(|at| at <= soon))
+        {
+            self.parts.wake.notify_one();
+        }
         for request in requests {
             match &request.what {
                 What::Unpublished {

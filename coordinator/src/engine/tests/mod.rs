@@ -1,142 +1,21 @@
-//! The engine over a log and a store in memory: its promises, and what faults make of them.
+//! Stories of the engine, told over a log and a store in memory.
 
+pub(crate) mod rig;
+
+use std::sync::Arc;
 use std::time::Duration;
 
-use mq_core::broker::{self, Broker};
-use mq_core::clock::{Clock, ManualClock};
+use mq_core::clock::Clock;
 use mq_core::log::memory::MemoryLog;
 use mq_core::log::{Log, LogId, QueueOffset};
 use mq_core::message::Message;
 use mq_core::names::GroupName;
-use mq_core::random::SeededRandom;
-use std::sync::Arc;
 
+use self::rig::Rig;
 use super::*;
 use crate::store::Filter;
 use crate::store::model::{Fault, Model};
 use crate::transaction::{Incarnation, State};
-
-/// A broker, a coordinator and what they stand on; all of it but log and store can be thrown away and started again.
-struct Rig {
-    clock: Arc<ManualClock>,
-    log: Arc<MemoryLog>,
-    store: Model,
-    broker: Broker,
-    coordinator: Coordinator,
-    next_id: u128,
-}
-
-impl Rig {
-    async fn new() -> Self {
-        let clock = Arc::new(ManualClock::new(1_700_000_000_000));
-        let log = Arc::new(MemoryLog::new(LogId(1), clock.clone()));
-        Self::over(clock, log, Model::new()).await.unwrap()
-    }
-
-    async fn over(
-        clock: Arc<ManualClock>,
-        log: Arc<MemoryLog>,
-        store: Model,
-    ) -> Result<Self, String> {
-        let coordinator = Coordinator::new(Arc::new(store.clone()), Settings::default());
-        let parts = broker::Parts {
-            log: log.clone(),
-            clock: clock.clone(),
-            random: Arc::new(SeededRandom::new(1)),
-            extensions: vec![Arc::new(coordinator.clone())],
-        };
-        let broker = Broker::open(broker::Settings::default(), parts)
-            .await
-            .map_err(|e| e.to_string())?;
-        Ok(Self {
-            clock,
-            log,
-            store,
-            broker,
-            coordinator,
-            next_id: 1,
-        })
-    }
-
-    /// The process dies and starts again over the same log and store.
-    async fn crash(self) -> Result<Self, String> {
-        let Self {
-            clock,
-            log,
-            store,
-            broker,
-            coordinator,
-            next_id,
-        } = self;
-        drop((broker, coordinator));
-        Self::over(clock, log, store)
-            .await
-            .map(|rig| Self { next_id, ..rig })
-    }
-
-    async fn half(&mut self) -> HalfReceipt {
-        self.next_id += 1;
-        let request = HalfRequest {
-            id: TransactionId(self.next_id),
-            group: GroupName::new("order-service").unwrap(),
-            message: Message::builder("orders")
-                .tag("placed")
-                .body("hello")
-                .build()
-                .unwrap(),
-            queue: Some(0),
-            sender: Incarnation(7),
-            marker: None,
-            immunity: None,
-        };
-        self.coordinator.half(request).await.unwrap()
-    }
-
-    fn says(receipt: &HalfReceipt, resolution: Resolution) -> Resolve {
-        Resolve {
-            id: receipt.id,
-            group: GroupName::new("order-service").unwrap(),
-            position: receipt.position,
-            queue_offset: receipt.queue_offset,
-            resolution,
-            actor: Actor::Producer,
-            evidence: String::new(),
-            source: "test".into(),
-        }
-    }
-
-    async fn resolve(&self, receipt: &HalfReceipt, resolution: Resolution) -> Outcome {
-        self.coordinator
-            .resolve(Self::says(receipt, resolution))
-            .await
-            .unwrap()
-    }
-
-    /// The transactions whose finals consumers can see, in order.
-    fn published(&self) -> Vec<TransactionId> {
-        let queue = QueueId::new(TopicName::new("orders").unwrap(), 0);
-        let entries = self
-            .log
-            .entries(&queue, QueueOffset(0), 1000)
-            .unwrap_or_default();
-        let read = |position| TransactionId(self.log.read(position).unwrap().mark.unwrap().key);
-        entries
-            .into_iter()
-            .map(|entry| read(entry.position))
-            .collect()
-    }
-
-    async fn state(&self, receipt: &HalfReceipt) -> State {
-        self.coordinator.write_held().await.unwrap();
-        self.store
-            .reader()
-            .transaction(receipt.id)
-            .await
-            .unwrap()
-            .unwrap()
-            .state
-    }
-}
 
 #[tokio::test(start_paused = true)]
 async fn a_committed_half_message_is_published_once_and_a_rolled_back_one_never() {

@@ -1,0 +1,257 @@
+//! Stories of check-back, told over a log and a store in memory and producers that note what they are asked.
+
+use std::time::Duration;
+
+use crate::client::endpoint::{Endpoint, HalfReceipt, Outcome, Resolve};
+use crate::engine::tests::rig::Rig;
+use crate::store::TxStore;
+use crate::transaction::{Actor, Resolution, State};
+
+const MARKER: u128 = 5;
+
+fn answer(receipt: &HalfReceipt, resolution: Resolution) -> Resolve {
+    Resolve {
+        actor: Actor::Marker,
+        evidence: "marker".into(),
+        ..Rig::says(receipt, resolution)
+    }
+}
+
+async fn rig() -> Rig {
+    let mut rig = Rig::new().await;
+    rig.marker = Some(MARKER);
+    rig
+}
+
+const fn ms(ms: u64) -> Duration {
+    Duration::from_millis(ms)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_producer_that_is_gone_is_asked_about_at_another_instance_within_a_second() {
+    let mut rig = rig().await;
+    let (sender, _) = rig.connect(7, &[MARKER]);
+    let (_other, asked) = rig.connect(8, &[MARKER]);
+    let receipt = rig.half().await;
+    rig.pass(ms(100)).await;
+    drop(sender);
+    rig.pass(ms(400)).await;
+    assert_eq!(asked.take(), [], "asked within the grace time");
+    rig.pass(ms(300)).await;
+    assert_eq!(asked.take(), [receipt.position]);
+    let outcome = rig
+        .coordinator
+        .resolve(answer(&receipt, Resolution::Commit))
+        .await;
+    assert_eq!(outcome, Ok(Outcome::DecidedNow));
+    assert_eq!(rig.published(), [receipt.id]);
+    let events = rig.store.reader().events(receipt.id).await.unwrap();
+    assert!(
+        events.last().unwrap().evidence.contains("producer gone"),
+        "{events:?}"
+    );
+    rig.pass(ms(5000)).await;
+    assert_eq!(asked.take(), [], "asked about a decided transaction");
+}
+
+/// Interleaving 23: the producer is gone before the row is stored; nobody can miss its leaving.
+#[tokio::test(start_paused = true)]
+async fn a_producer_that_is_gone_before_the_row_is_stored_is_noticed_as_well() {
+    let mut rig = rig().await;
+    let (sender, _) = rig.connect(7, &[MARKER]);
+    let (_other, asked) = rig.connect(8, &[MARKER]);
+    rig.pass(ms(2000)).await;
+    drop(sender);
+    rig.pass(ms(5000)).await;
+    let receipt = rig.half().await;
+    rig.pass(ms(700)).await;
+    assert_eq!(asked.take(), [receipt.position]);
+}
+
+/// Interleaving 22: every connection is cut while local transactions are open; the processes live and come back.
+#[tokio::test(start_paused = true)]
+async fn a_sender_that_comes_back_within_the_grace_time_is_asked_itself() {
+    let mut rig = rig().await;
+    let (sender, _) = rig.connect(7, &[MARKER]);
+    let (_other, others) = rig.connect(8, &[MARKER]);
+    let mut receipts = Vec::new();
+    for _ in 0..100 {
+        receipts.push(rig.half().await);
+    }
+    rig.pass(ms(200)).await;
+    drop(sender);
+    rig.pass(ms(400)).await;
+    let (_sender, asked) = rig.connect(7, &[MARKER]);
+    rig.pass(ms(900)).await;
+    assert_eq!(
+        others.count(),
+        0,
+        "somebody else was asked about a healthy producer"
+    );
+    assert_eq!(asked.take().len(), 100);
+    for receipt in &receipts {
+        rig.coordinator
+            .resolve(answer(receipt, Resolution::InFlight))
+            .await
+            .unwrap();
+    }
+    rig.pass(ms(40)).await;
+    assert_eq!(asked.count(), 0);
+    rig.pass(ms(60)).await;
+    assert_eq!(
+        asked.take().len(),
+        100,
+        "in flight is asked again after 50 ms"
+    );
+    let row = rig
+        .store
+        .reader()
+        .transaction(receipts[0].id)
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!((row.checks, row.state), (0, State::Prepared));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_producer_that_comes_back_is_asked_at_once_about_its_former_life() {
+    let mut rig = rig().await;
+    let (sender, _) = rig.connect(7, &[MARKER]);
+    let receipt = rig.half().await;
+    drop(sender);
+    rig.pass(ms(60_000)).await;
+    let (_again, asked) = rig.connect(70, &[MARKER]);
+    rig.pass(ms(100)).await;
+    assert_eq!(asked.take(), [receipt.position]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn after_a_restart_of_the_coordinator_open_transactions_are_asked_about() {
+    let mut rig = rig().await;
+    let receipt = rig.half().await;
+    let rig = rig.crash().await.unwrap();
+    let (_other, asked) = rig.connect(8, &[MARKER]);
+    rig.pass(ms(300)).await;
+    assert_eq!(asked.count(), 0, "the sender had no time to come back");
+    rig.pass(ms(500)).await;
+    assert_eq!(asked.take(), [receipt.position]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_instance_that_cannot_read_the_marker_is_never_asked() {
+    let mut rig = rig().await;
+    let (_stranger, asked) = rig.connect(8, &[6]);
+    rig.half().await;
+    rig.pass(ms(30_000)).await;
+    assert_eq!(asked.count(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn checks_that_nobody_answers_cost_nothing() {
+    let mut rig = rig().await;
+    let (_silent, asked) = rig.connect(8, &[MARKER]);
+    let receipt = rig.half().await;
+    rig.pass(ms(1000)).await;
+    let end = rig.broker.log().range().end;
+    let seq = rig.store.reader().owner().await.unwrap().unwrap().seq;
+    rig.pass(ms(1_200_000)).await;
+    assert!(asked.count() > 16, "asked only {} times", asked.count());
+    assert!(
+        asked.count() < 60,
+        "asked {} times in 20 minutes",
+        asked.count()
+    );
+    let row = rig
+        .store
+        .reader()
+        .transaction(receipt.id)
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!((row.state, row.checks), (State::Prepared, 0));
+    assert_eq!(
+        rig.broker.log().range().end,
+        end,
+        "a check-back wrote into the log"
+    );
+    assert_eq!(
+        rig.store.reader().owner().await.unwrap().unwrap().seq,
+        seq,
+        "a check-back wrote into SQL"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn unknown_answers_use_up_the_budget_and_a_parked_transaction_can_still_be_committed_once() {
+    let mut rig = rig().await;
+    let (_other, asked) = rig.connect(8, &[MARKER]);
+    let receipt = rig.half().await;
+    for check in 0..15 {
+        while asked.count() == 0 {
+            rig.pass(ms(500)).await;
+        }
+        asked.take();
+        assert_eq!(
+            rig.state(&receipt).await,
+            State::Prepared,
+            "parked after {check} answers"
+        );
+        rig.coordinator
+            .resolve(answer(&receipt, Resolution::Unknown))
+            .await
+            .unwrap();
+    }
+    assert_eq!(rig.state(&receipt).await, State::Parked);
+    rig.pass(ms(120_000)).await;
+    assert_eq!(asked.count(), 0, "a parked transaction was asked about");
+    assert_eq!(
+        rig.resolve(&receipt, Resolution::Commit).await,
+        Outcome::DecidedNow
+    );
+    assert_eq!(
+        rig.resolve(&receipt, Resolution::Commit).await,
+        Outcome::AlreadyTheSame
+    );
+    assert_eq!(rig.published(), [receipt.id]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_unknown_that_nobody_asked_for_does_not_count() {
+    let mut rig = rig().await;
+    let receipt = rig.half().await;
+    for _ in 0..20 {
+        rig.coordinator
+            .resolve(answer(&receipt, Resolution::Unknown))
+            .await
+            .unwrap();
+    }
+    assert_eq!(rig.state(&receipt).await, State::Prepared);
+}
+
+/// Interleaving 8 of a plain listener, and interleaving 26: only server time makes anything due.
+#[tokio::test(start_paused = true)]
+async fn without_a_marker_nobody_is_asked_before_the_immunity_is_over_whatever_the_wall_clock_says()
+{
+    let mut rig = Rig::new().await;
+    let (_other, asked) = rig.connect(8, &[]);
+    rig.half().await;
+    rig.clock.set_wall_ms(2_000_000_000_000);
+    rig.pass(ms(5500)).await;
+    assert_eq!(asked.count(), 0);
+    rig.pass(ms(1000)).await;
+    assert_eq!(asked.count(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn thousands_of_open_transactions_of_a_dead_group_delay_nobody_else() {
+    let mut rig = rig().await;
+    for _ in 0..5000 {
+        rig.half().await;
+    }
+    rig.pass(ms(200)).await;
+    rig.marker = Some(6);
+    let receipt = rig.half().await;
+    let (_other, asked) = rig.connect(8, &[6]);
+    rig.pass(ms(1200)).await;
+    assert_eq!(asked.take(), [receipt.position]);
+}
