@@ -1,3 +1,4 @@
 //! The whole system from outside. The list of modules is the table of contents; `tests/run NAME` runs one.
 
+mod judged;
 mod tidy;

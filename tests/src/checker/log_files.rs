@@ -261,8 +261,11 @@ impl Walk {
     }
 }
 
-/// RocketMQ's stored record, layout V1 with IPv4 hosts.
-fn message(bytes: &[u8]) -> Result<Message> {
+/// Reads RocketMQ's stored record, layout V1 with IPv4 hosts.
+///
+/// # Errors
+/// Names the part that does not fit.
+pub fn message(bytes: &[u8]) -> Result<Message> {
     let int = |at: usize| -> Result<u32> { Ok(u32::from_be_bytes(array(bytes, at)?)) };
     let long = |at: usize| -> Result<u64> { Ok(u64::from_be_bytes(array(bytes, at)?)) };
     ensure!(
