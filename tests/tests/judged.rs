@@ -150,8 +150,14 @@ impl Run {
         outcome.expect("log and database work")
     }
 
-    /// The process is gone, with everything that its log had not made durable.
+    /// The process is gone, with everything that its log had not made durable: in half of the cases finals.
     async fn crash(&mut self) {
+        if self.random.next_u64().is_multiple_of(2) {
+            self.log.hold();
+            self.resolve(Resolution::Commit).await;
+            self.resolve(Resolution::RollBack).await;
+            self.resolve(Resolution::Commit).await;
+        }
         self.live = None;
         self.log.crash();
         self.judge(Phase::Anytime).await;
