@@ -62,6 +62,12 @@ const BAD: &[(&str, &str, &str, usize)] = &[
         2,
     ),
     (
+        "pure files do no I/O",
+        "mq-core/src/broker/offsets.rs",
+        "//! Offsets: pure.\nasync fn f() {}\n",
+        2,
+    ),
+    (
         "one door to files",
         "mq-core/src/log/writer.rs",
         "//! Writes the log.\nuse std::fs;\n",
