@@ -361,7 +361,7 @@ fn lone_checker(source: &Source) -> Vec<Hit> {
 
 fn pure_files(source: &Source) -> Vec<Hit> {
     let first = source.lines.first().map_or("", |line| &line.text);
-    let says_so = source.is_rust() && word(first, &["pure", "Pure"]).is_some();
+    let says_so = source.is_rust() && part(first, &[": pure", ". Pure", ": a pure"]).is_some();
     if !says_so && !under(source, PURE) {
         return Vec::new();
     }
