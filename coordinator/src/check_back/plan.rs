@@ -108,8 +108,6 @@ pub enum Action {
     Ask {
         /// Whom.
         incarnation: u128,
-        /// Whether *in flight* is no longer an answer: the local transaction has run too long.
-        fence: bool,
         /// Why now.
         reason: Reason,
     },
@@ -179,7 +177,6 @@ pub fn plan(
     match chosen {
         Some(member) => Action::Ask {
             incarnation: member.incarnation,
-            fence: now.since(row.half.prepared_at) >= settings.local_transaction_longest,
             reason,
         },
         None => wait(None),
@@ -260,8 +257,7 @@ mod tests {
                 asked,
                 Action::Ask {
                     incarnation: 7,
-                    fence: false,
-                    reason: Reason::Timer
+                        reason: Reason::Timer
                 }
             ),
             "{asked:?}"
@@ -389,22 +385,6 @@ mod tests {
             waits.push(attempt.not_before.0 / 1000);
         }
         assert_eq!(waits, [50, 100, 200, 400, 800, 1000, 1000]);
-    }
-
-    #[test]
-    fn a_local_transaction_that_runs_too_long_is_fenced() {
-        let members = [member(7, &[5])];
-        let asked = decide(
-            602 * SECOND,
-            &row(Some(5)),
-            &Attempt::default(),
-            Sender::Connected,
-            &members,
-        );
-        assert!(
-            matches!(asked, Action::Ask { fence: true, .. }),
-            "{asked:?}"
-        );
     }
 
     #[test]

@@ -260,7 +260,6 @@ impl Sweeper {
             Action::Wait { until } => until,
             Action::Ask {
                 incarnation,
-                fence,
                 reason,
             } => {
                 steps::reach("check_back.planned");
@@ -271,7 +270,7 @@ impl Sweeper {
                 let client = clients
                     .iter()
                     .find(|client| client.incarnation == incarnation)?;
-                if !self.ask(&row, client, fence) {
+                if !self.ask(&row, client) {
                     // The connection is gone or full: as if nothing had been asked.
                     if let Some(open) = self.parts.attempts.lock().get_mut(&position) {
                         open.attempt.asked_at = None;
@@ -322,7 +321,7 @@ impl Sweeper {
         true
     }
 
-    fn ask(&self, row: &Row, client: &Client, fence: bool) -> bool {
+    fn ask(&self, row: &Row, client: &Client) -> bool {
         let stored = match self.parts.log.read(row.half.position) {
             Ok(stored) => stored,
             Err(error) => {
@@ -330,7 +329,7 @@ impl Sweeper {
                 return false;
             }
         };
-        half::check_back(&row.half, &stored.bytes, fence)
+        half::check_back(&row.half, &stored.bytes)
             .is_some_and(|notice: Notice| client.link.push(notice))
     }
 

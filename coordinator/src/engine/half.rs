@@ -189,10 +189,9 @@ pub const fn decision_mark(id: TransactionId, decision: Decision, number: u64) -
 }
 
 /// The request that asks a producer about `half`, whose record is `record` (RocketMQ `CheckTransactionStateRequestHeader`).
-///
-/// `fence` says that *in flight* is no longer an answer. `None` if the record makes no sense.
+/// `None` if the record makes no sense.
 #[must_use]
-pub fn check_back(half: &Half, record: &[u8], fence: bool) -> Option<Notice> {
+pub fn check_back(half: &Half, record: &[u8]) -> Option<Notice> {
     let view = RecordView::parse(record).ok()?;
     let queue = view.properties.get(reserved::REAL_QUEUE)?.parse().ok()?;
     let unique = view.properties.get(reserved::UNIQ_KEY).unwrap_or_default();
@@ -217,7 +216,7 @@ pub fn check_back(half: &Half, record: &[u8], fence: bool) -> Option<Notice> {
         half.position.0,
         view.store_ms,
     );
-    let mut fields = vec![
+    let fields = vec![
         ("tranStateTableOffset", half.queue_offset.to_string()),
         ("commitLogOffset", half.position.to_string()),
         ("msgId", unique.to_owned()),
@@ -227,9 +226,6 @@ pub fn check_back(half: &Half, record: &[u8], fence: bool) -> Option<Notice> {
             ids::offset_id(view.store_host, half.position.0),
         ),
     ];
-    if fence {
-        fields.push((reserved::FENCE_FIELD, "true".into()));
-    }
     Some(Notice {
         code: reserved::CHECK_TRANSACTION_STATE,
         fields,

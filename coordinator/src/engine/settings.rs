@@ -51,8 +51,6 @@ pub struct CheckBackSettings {
     pub in_flight_first: Duration,
     /// Longest wait after *in flight*.
     pub in_flight_longest: Duration,
-    /// Age at which a local transaction that still runs is fenced like any other.
-    pub local_transaction_longest: Duration,
     /// How long an answer is waited for before the check-back counts as unanswered.
     pub answer_within: Duration,
     /// How many check-backs may be answered with UNKNOWN before the transaction is parked (RocketMQ `transactionCheckMax`).
@@ -70,7 +68,6 @@ impl Default for CheckBackSettings {
             longest_wait: Duration::from_secs(60),
             in_flight_first: Duration::from_millis(50),
             in_flight_longest: Duration::from_secs(1),
-            local_transaction_longest: Duration::from_secs(600),
             answer_within: Duration::from_secs(1),
             budget: 15,
             cron: "* * * * * *".into(),

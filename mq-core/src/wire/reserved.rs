@@ -85,5 +85,3 @@ pub const CHECK_TRANSACTION_STATE: i32 = 39;
 pub const END_TRANSACTION: i32 = 37;
 /// Request code that tells a consumer that its group has changed.
 pub const NOTIFY_CONSUMER_IDS_CHANGED: i32 = 40;
-/// Field (ours) of a check-back: *in flight* is no longer an answer.
-pub const FENCE_FIELD: &str = "halfmoonFence";
