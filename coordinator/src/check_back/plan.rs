@@ -257,7 +257,7 @@ mod tests {
                 asked,
                 Action::Ask {
                     incarnation: 7,
-                        reason: Reason::Timer
+                    reason: Reason::Timer
                 }
             ),
             "{asked:?}"

@@ -699,3 +699,6 @@ fn push_changes(
         changes.push((position, Change::Unpublished(row.unpublished.clone())));
     }
 }
+
+#[cfg(test)]
+mod tests;
