@@ -7,12 +7,16 @@
 //! | [`audit`] | the history and the seals over it |
 //! | [`check_back`] | asking producers how their local transactions ended |
 //! | [`engine`] | the coordinator: feed, SQL writer, publisher, recovery |
-//! | [`client`] | the service's side: producers, local transactions, markers, inbox |
+//! | [`client`] | the service's side: producers, local transactions, check-backs |
+//! | [`marker`] | the row by which anybody can tell whether a local transaction committed |
+//! | [`inbox`] | the row by which a consumer knows what it has applied |
 
 pub mod audit;
 pub mod check_back;
 pub mod client;
 pub mod engine;
+pub mod inbox;
+pub mod marker;
 pub mod steps;
 pub mod store;
 pub mod transaction;

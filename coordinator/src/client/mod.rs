@@ -1,3 +1,24 @@
 //! The service's side: where half messages go, and how check-backs come back.
+//!
+//! | module | owns |
+//! |---|---|
+//! | [`producer`] | a producer group's member: begins local transactions, sends half messages |
+//! | [`local`] | a local transaction that a half message hangs on, and how it ends |
+//! | [`half`] | a half message for services that run their local transaction without sqlx |
+//! | [`check_back`] | being asked what became of a half message, and answering |
+//! | [`live`] | the local transactions that run in this process |
+//! | [`embedded`] | a producer beside its coordinator, in one process |
+//! | [`endpoint`] | the coordinator, near or far, as a trait |
 
+pub mod check_back;
+pub mod embedded;
 pub mod endpoint;
+pub mod half;
+pub mod live;
+pub mod local;
+pub mod producer;
+#[cfg(test)]
+pub(crate) mod tests;
+
+pub use local::Transaction;
+pub use producer::Producer;

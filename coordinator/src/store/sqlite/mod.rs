@@ -20,6 +20,8 @@ use sqlx::sqlite::{
     SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
 };
 
+pub(crate) use open::APPLICATION_ID;
+
 use super::model::Fault;
 use super::{Owner, StoreError, TxReader, TxStore, TxWriter};
 use writer::Writer;

@@ -14,7 +14,7 @@ use super::{
 use crate::store::StoreError;
 
 /// `PRAGMA application_id` of our databases: "HMtx".
-const APPLICATION_ID: i64 = 0x484D_7478;
+pub(crate) const APPLICATION_ID: i64 = 0x484D_7478;
 
 /// The oldest SQLite whose WAL is safe with several connections.
 const OLDEST_SQLITE: [u32; 3] = [3, 51, 3];
