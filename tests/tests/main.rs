@@ -1,4 +1,5 @@
 //! The whole system from outside. The list of modules is the table of contents; `tests/run NAME` runs one.
 
+mod documents;
 mod judged;
 mod tidy;
