@@ -45,8 +45,6 @@ pub struct Asked {
     pub queue_offset: QueueOffset,
     /// Identity of the database that holds the marker, if there is one.
     pub marker: Option<MarkerIdentity>,
-    /// Whether *in flight* is no longer an answer, because the local transaction has run for too long.
-    pub fence: bool,
     /// The half message.
     pub message: HalfRecord,
 }
@@ -92,7 +90,6 @@ impl Asked {
                 .property(reserved::MARKER)
                 .and_then(ids::parse_hex128)
                 .map(MarkerIdentity),
-            fence: field(reserved::FENCE_FIELD) == Some("true"),
             message,
         })
     }
@@ -265,7 +262,7 @@ impl Answerer {
     }
 
     async fn find_out(&self, asked: &Asked) -> Option<(Answer, Actor)> {
-        let live = || !asked.fence && self.live.contains(asked.id);
+        let live = || self.live.contains(asked.id);
         match (asked.marker, &self.check_back) {
             (Some(identity), _) => {
                 let answer = match self.markers.get(identity) {

@@ -4,6 +4,7 @@ use std::any::Any;
 use std::fmt;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use mq_core::clock::{Clock, SystemClock};
 use mq_core::names::{GroupName, NameError};
@@ -23,6 +24,9 @@ use crate::marker::databases::Markers;
 use crate::marker::local::Open;
 use crate::steps;
 use crate::transaction::{Incarnation, MarkerIdentity, TransactionId};
+
+/// How long a local transaction may run before a check-back fences it like any other.
+pub const LONGEST_LOCAL_TRANSACTION: Duration = Duration::from_secs(600);
 
 /// What a producer tells the coordinator when it connects, before the first half message.
 #[derive(Debug, Clone)]
@@ -108,6 +112,7 @@ pub struct Builder {
     check_back: Option<Arc<dyn CheckBack>>,
     clock: Arc<dyn Clock>,
     random: Arc<dyn Random>,
+    longest: Duration,
 }
 
 impl Builder {
@@ -122,6 +127,13 @@ impl Builder {
     #[must_use]
     pub fn check_back(mut self, check_back: impl CheckBack) -> Self {
         self.check_back = Some(Arc::new(check_back));
+        self
+    }
+
+    /// How long a local transaction may run before a check-back fences it; [`LONGEST_LOCAL_TRANSACTION`] unless set.
+    #[must_use]
+    pub const fn longest_local_transaction(mut self, longest: Duration) -> Self {
+        self.longest = longest;
         self
     }
 
@@ -155,7 +167,7 @@ impl Builder {
         };
         let connection = connect(announcement, CheckBackQueue(sender)).await?;
         let source: Arc<str> = format!("{group}@{:032X}", incarnation.0).into();
-        let live = Arc::new(Live::default());
+        let live = Arc::new(Live::new(Arc::clone(&self.clock), self.longest));
         let answerer = Answerer {
             endpoint: Arc::clone(&connection.endpoint),
             markers: self.markers.clone(),
@@ -212,6 +224,7 @@ impl Producer {
             check_back: None,
             clock: Arc::new(SystemClock::new()),
             random: Arc::new(SystemRandom),
+            longest: LONGEST_LOCAL_TRANSACTION,
         }
     }
 

@@ -72,7 +72,7 @@ pub(super) fn refused(why: impl Into<String>) -> CommitError {
 
 impl Owner {
     /// The owner row of a store that has just been paired with `log` and has no writer yet.
-    pub(super) fn of(log: LogId) -> Self {
+    pub(crate) fn of(log: LogId) -> Self {
         Self {
             log,
             epoch: 0,

@@ -138,7 +138,6 @@ pub(crate) fn asked(id: TransactionId, at: u64, marker: Option<MarkerIdentity>) 
         position: Position(at),
         queue_offset: QueueOffset(at),
         marker,
-        fence: false,
         message: HalfRecord::new(record.into()).unwrap(),
     }
 }
