@@ -60,7 +60,8 @@ pub async fn markers(database: &Path, business: Option<&'static str>) -> Result<
     read.await.with_context(|| database.display().to_string())
 }
 
-/// Reads what `group` has applied of `topic`. `query` returns the id (16 bytes, or hex) and how often its effect is there.
+/// Reads what `group` has applied of `topic`. `query` is given the group as `?1` and returns ids (16 bytes, or hex), each
+/// with how often its effect is there.
 ///
 /// # Errors
 /// Names the file; a database that cannot be read, or ids that are none.
@@ -73,7 +74,11 @@ pub async fn effects(
     let read = async {
         let mut connection = open(database).await?;
         let mut applied = HashMap::new();
-        for row in sqlx::query(query).fetch_all(&mut connection).await? {
+        for row in sqlx::query(query)
+            .bind(group)
+            .fetch_all(&mut connection)
+            .await?
+        {
             let times: i64 = row.try_get(1)?;
             *applied.entry(first_id(&row)?).or_default() += u64::try_from(times)?;
         }
@@ -87,7 +92,7 @@ pub async fn effects(
 }
 
 /// The query for [`effects`] when the inbox row itself is the effect.
-pub const INBOX: &str = "SELECT message_key, count(*) FROM halfmoon_inbox GROUP BY message_key";
+pub const INBOX: &str = "SELECT message_key, count(*) FROM halfmoon_inbox WHERE consumer_group = ?1 GROUP BY message_key";
 
 async fn open(database: &Path) -> Result<SqliteConnection> {
     let options = SqliteConnectOptions::new()
@@ -214,4 +219,100 @@ fn first_id(row: &SqliteRow) -> Result<u128> {
         return u128::from_str_radix(&text, 16).with_context(|| format!("{text:?} is no id"));
     }
     sixteen(&row.try_get::<Vec<u8>, _>(0)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::facts::COMMITTED;
+    use super::super::{Phase, Promise, World, check};
+    use super::*;
+
+    /// A database with the documented tables and these rows.
+    async fn made_by_hand(file: &Path, scripts: &[&'static str]) {
+        let options = SqliteConnectOptions::new()
+            .filename(file)
+            .create_if_missing(true);
+        let mut connection = options.connect().await.unwrap();
+        for script in scripts {
+            sqlx::raw_sql(*script)
+                .execute(&mut connection)
+                .await
+                .unwrap();
+        }
+    }
+
+    const TRANSACTIONS: &str = include_str!("../../../sql/sqlite/0001_transactions.sql");
+    const MARKERS: &str = include_str!("../../../sql/marker/sqlite.sql");
+    const INBOXES: &str = include_str!("../../../sql/inbox/sqlite.sql");
+
+    #[tokio::test]
+    async fn a_commit_without_history_seal_and_final_is_found_in_a_database() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("halfmoon.db");
+        let rows = "INSERT INTO name VALUES (1, 'shop'), (2, 'orders');
+            INSERT INTO identity VALUES (1, x'000000000000000000000000000000DB');
+            INSERT INTO tx (half_pos, id, grp, topic, marker, status, half_off, body_len, prepared_at, decided_at, decision_no)
+            VALUES (4192, x'0000000000000000000000000000000A', 1, 2, 1, 1, 0, 5, 10, 20, 1);
+            INSERT INTO owner VALUES (1, x'00000000000000000000000000000007', 1, 0,
+            x'00000000000000000000000000000000', 5000, 1, 1, 1, zeroblob(32));";
+        made_by_hand(&file, &[TRANSACTIONS, rows]).await;
+        let mut world = World {
+            sql: transactions(&file).await.unwrap(),
+            ..World::default()
+        };
+        (world.log.id, world.log.end) = (7, 5000);
+        let row = &world.sql.rows[0];
+        assert_eq!(
+            (row.id, row.state, row.marker),
+            (0xA, COMMITTED, Some(0xDB))
+        );
+        assert_eq!((row.group.as_str(), row.topic.as_str()), ("shop", "orders"));
+        let broken = check(&world, Phase::Anytime).broken();
+        let expected = [
+            Promise::OneFinal,
+            Promise::SqlWithinTheLog,
+            Promise::SealsAreWhole,
+            Promise::HistoryTellsTheRow,
+        ];
+        assert_eq!(broken, expected);
+    }
+
+    #[tokio::test]
+    async fn markers_and_business_rows_are_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("shop.db");
+        let rows = "UPDATE halfmoon_marker_table SET identity = x'000000000000000000000000000000DB';
+            INSERT INTO halfmoon_marker VALUES (x'0000000000000000000000000000000A', 1, 0);
+            INSERT INTO halfmoon_marker VALUES (x'0000000000000000000000000000000B', 0, 0);
+            CREATE TABLE placed (message TEXT); INSERT INTO placed VALUES ('0000000000000000000000000000000A');";
+        made_by_hand(&file, &[MARKERS, rows]).await;
+        let database = markers(&file, Some("SELECT message FROM placed"))
+            .await
+            .unwrap();
+        assert_eq!((database.identity, database.pruned), (0xDB, false));
+        assert_eq!(database.markers, [(0xA, true), (0xB, false)].into());
+        assert_eq!(database.business, Some([0xA].into()));
+    }
+
+    #[tokio::test]
+    async fn effects_are_counted_from_the_inbox() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("warehouse.db");
+        let rows = "INSERT INTO halfmoon_inbox VALUES ('warehouse', '0000000000000000000000000000000A', 0);
+            INSERT INTO halfmoon_inbox VALUES ('billing', '0000000000000000000000000000000B', 0);";
+        made_by_hand(&file, &[INBOXES, rows]).await;
+        let found = effects(&file, "warehouse", "orders", INBOX).await.unwrap();
+        assert_eq!(found.applied, [(0xA, 1)].into());
+    }
+
+    #[tokio::test]
+    async fn a_file_that_is_missing_is_named() {
+        let error = transactions(Path::new("nowhere/halfmoon.db"))
+            .await
+            .unwrap_err();
+        assert!(
+            format!("{error:#}").contains("nowhere/halfmoon.db"),
+            "{error:#}"
+        );
+    }
 }
