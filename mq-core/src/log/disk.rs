@@ -4,19 +4,24 @@
 //! log's thread or for reads that the page cache answers.
 
 use std::fmt;
+use std::fs::{self, OpenOptions, TryLockError};
 use std::io;
+use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+
+use super::open::OpenError;
 
 /// One folder of files.
 pub trait Disk: fmt::Debug + Send + Sync + 'static {
     /// Opens a file for reading and writing, creating it empty if it is missing. A new file's name is durable only after
-    /// [`Disk::sync_folder`].
+    /// [`Disk::sync_folder`]. A folder in the name (`folder/name`) is created, durably, if it is missing.
     ///
     /// # Errors
     /// Whatever the operating system says.
     fn open(&self, name: &str) -> io::Result<Arc<dyn File>>;
 
-    /// The names in the folder, sorted; empty for a folder that does not exist.
+    /// The names of the files in the folder, sorted; empty for a folder that does not exist.
     ///
     /// # Errors
     /// Whatever the operating system says.
@@ -79,5 +84,196 @@ pub trait File: fmt::Debug + Send + Sync + 'static {
     /// Whatever the operating system says.
     fn is_empty(&self) -> io::Result<bool> {
         Ok(self.len()? == 0)
+    }
+}
+
+/// Name of the file whose lock says that the folder is in use.
+const LOCK_FILE: &str = "lock";
+
+/// A real folder, locked for as long as this lives.
+pub struct FolderDisk {
+    folder: PathBuf,
+    /// Closing it gives up the lock, also when the process dies.
+    _lock: fs::File,
+}
+
+impl fmt::Debug for FolderDisk {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("FolderDisk").field(&self.folder).finish()
+    }
+}
+
+impl FolderDisk {
+    /// Opens the folder at `path`, creating it if it is missing, and locks it.
+    ///
+    /// # Errors
+    /// [`OpenError::Locked`] when somebody has it, [`OpenError::NotWritable`], [`OpenError::Full`], [`OpenError::Io`].
+    pub fn open(path: impl AsRef<Path>) -> Result<Self, OpenError> {
+        let folder = path.as_ref().to_path_buf();
+        let shown = |path: &Path| path.display().to_string();
+        create_folder(&folder).map_err(|error| OpenError::from_io(shown(&folder), &error))?;
+        let lock_path = folder.join(LOCK_FILE);
+        let failed = |error: &io::Error| OpenError::from_io(shown(&lock_path), error);
+        let lock = open_or_create(&lock_path).map_err(|error| failed(&error))?;
+        match lock.try_lock() {
+            Ok(()) => Ok(Self {
+                folder,
+                _lock: lock,
+            }),
+            Err(TryLockError::WouldBlock) => Err(OpenError::Locked {
+                folder: shown(&folder),
+            }),
+            Err(TryLockError::Error(error)) => Err(failed(&error)),
+        }
+    }
+}
+
+impl Disk for FolderDisk {
+    fn open(&self, name: &str) -> io::Result<Arc<dyn File>> {
+        let path = self.folder.join(name);
+        if let Some(parent) = path.parent() {
+            create_folder(parent)?;
+        }
+        Ok(Arc::new(RealFile(open_or_create(&path)?)))
+    }
+
+    fn list(&self, folder: &str) -> io::Result<Vec<String>> {
+        let entries = match fs::read_dir(self.folder.join(folder)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            entries => entries?,
+        };
+        let mut names = Vec::new();
+        for entry in entries {
+            let entry = entry?;
+            if entry.file_type()?.is_file() {
+                names.extend(entry.file_name().into_string());
+            }
+        }
+        names.sort();
+        Ok(names)
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        fs::rename(self.folder.join(from), self.folder.join(to))
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        match fs::remove_file(self.folder.join(name)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            removed => removed,
+        }
+    }
+
+    fn sync_folder(&self, folder: &str) -> io::Result<()> {
+        fs::File::open(self.folder.join(folder))?.sync_all()
+    }
+}
+
+/// Creates a folder and those above it, and makes the new names durable.
+fn create_folder(folder: &Path) -> io::Result<()> {
+    if folder.is_dir() {
+        return Ok(());
+    }
+    let parent = folder
+        .parent()
+        .filter(|parent| !parent.as_os_str().is_empty())
+        .unwrap_or(Path::new("."));
+    create_folder(parent)?;
+    match fs::create_dir(folder) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        Err(error) => Err(error),
+        Ok(()) => fs::File::open(parent)?.sync_all(),
+    }
+}
+
+fn open_or_create(path: &Path) -> io::Result<fs::File> {
+    OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(path)
+}
+
+struct RealFile(fs::File);
+
+impl fmt::Debug for RealFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.0, f)
+    }
+}
+
+impl File for RealFile {
+    fn read_at(&self, into: &mut [u8], at: u64) -> io::Result<()> {
+        self.0.read_exact_at(into, at)
+    }
+
+    fn write_at(&self, bytes: &[u8], at: u64) -> io::Result<()> {
+        self.0.write_all_at(bytes, at)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.0.sync_data()
+    }
+
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.0.metadata()?.len())
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.0.set_len(len)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_has_one_owner_at_a_time() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("new/log");
+        let disk = FolderDisk::open(&path).unwrap();
+        let error = FolderDisk::open(&path).unwrap_err();
+        assert!(
+            error
+                .to_string()
+                .contains("new/log is in use by another process"),
+            "{error}"
+        );
+        drop(disk);
+        FolderDisk::open(&path).unwrap();
+    }
+
+    #[test]
+    fn a_folder_that_cannot_be_made_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("file");
+        fs::write(&file, "in the way").unwrap();
+        let error = FolderDisk::open(file.join("log")).unwrap_err();
+        assert!(error.to_string().contains("file"), "{error}");
+    }
+
+    #[test]
+    fn files_are_written_listed_renamed_and_removed() {
+        let folder = tempfile::tempdir().unwrap();
+        let disk = FolderDisk::open(folder.path()).unwrap();
+        let file = disk.open("sub/a").unwrap();
+        file.write_at(b"hello", 3).unwrap();
+        file.sync().unwrap();
+        let mut read = [0; 5];
+        file.read_at(&mut read, 3).unwrap();
+        assert_eq!((&read, file.len().unwrap()), (b"hello", 8));
+        assert_eq!(
+            file.read_at(&mut read, 4).unwrap_err().kind(),
+            io::ErrorKind::UnexpectedEof
+        );
+        disk.rename("sub/a", "sub/b").unwrap();
+        disk.sync_folder("sub").unwrap();
+        assert_eq!(disk.list("sub").unwrap(), ["b"]);
+        disk.remove("sub/b").unwrap();
+        disk.remove("sub/b").unwrap();
+        assert_eq!(disk.list("sub").unwrap(), [""; 0]);
+        assert_eq!(disk.list("none").unwrap(), [""; 0]);
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::fmt;
 use std::ops::Range;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -11,7 +11,7 @@ use tokio::sync::{Notify, watch};
 
 use super::{
     Append, AppendError, Entry, Full, Log, LogId, OwnerId, Placed, Position, QueueEntry,
-    QueueOffset, ReadError, Ready, Stored, Submission,
+    QueueOffset, ReadError, Ready, Stored, Submission, lock,
 };
 use crate::clock::{Clock, ServerTime};
 use crate::names::QueueId;
@@ -114,8 +114,7 @@ impl MemoryLog {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        // Every change is made whole before anything can panic, so a poisoned lock still guards a sound state.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 
     /// Stores what waits, unless another thread (or a caller further up this one) is doing it.

@@ -10,14 +10,32 @@
 //! - Records of one append stand together, in order; appends stand in the order they were accepted.
 //! - After a failed write or fsync nothing is ever acknowledged again ([`AppendError::Poisoned`]); start again to recover.
 
+pub mod checkpoint;
 pub mod conformance;
 pub mod disk;
+pub mod file;
+mod files;
+mod inbox;
+mod key_index;
+pub mod layout;
 pub mod memory;
+pub mod memory_disk;
+pub mod open;
+mod queue_index;
+mod recovery;
+mod scan;
+mod segments;
+mod shared;
+pub mod steps;
+mod thread;
+mod walk;
+mod window;
+mod writer;
 
 use std::fmt;
 use std::ops::Range;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use tokio::sync::watch;
@@ -96,6 +114,17 @@ pub enum Entry {
         /// At most [`NOTE_MAX_BYTES`].
         payload: Vec<u8>,
     },
+}
+
+impl Entry {
+    /// A message's record, or a note's payload.
+    #[must_use]
+    pub fn payload(&self) -> &[u8] {
+        match self {
+            Self::Message { record, .. } => record,
+            Self::Note { payload } => payload,
+        }
+    }
 }
 
 /// Most bytes of a note's payload.
@@ -330,7 +359,7 @@ pub trait Log: fmt::Debug + Send + Sync + 'static {
     /// time of the call.
     ///
     /// # Errors
-    /// [`ReadError`] at the start; the iterator ends after the first error.
+    /// [`ReadError`] at the start; the iterator ends after the first error. Position 0 always means the start of the log.
     fn scan(
         &self,
         from: Position,
@@ -339,7 +368,7 @@ pub trait Log: fmt::Debug + Send + Sync + 'static {
     /// Every batch written from now on carries `number` for `owner`: the last thing the owner has acknowledged elsewhere.
     fn stamp(&self, owner: OwnerId, number: u64);
 
-    /// The highest number stamped for `owner` in any batch that was durable when the log was opened.
+    /// The highest number stamped for `owner` in any batch or checkpoint that was durable when the log was opened.
     fn stamped(&self, owner: OwnerId) -> u64;
 
     /// Remembers where `owner` wants to begin its next [`Log::scan`] after a restart, such as its last snapshot note.
@@ -357,3 +386,9 @@ pub type Ready<'a> = Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
 
 /// A log that can be shared.
 pub type SharedLog = Arc<dyn Log>;
+
+/// Locks. Everything under a lock in this module is changed in steps that cannot panic half-way, so what a panic elsewhere
+/// leaves behind is sound.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

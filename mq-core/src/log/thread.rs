@@ -1,0 +1,99 @@
+//! The two threads of an open log: one writes, one does the upkeep.
+
+use std::io;
+use std::sync::{Arc, Mutex};
+use std::thread::{self, JoinHandle};
+
+use super::inbox::Waited;
+use super::lock;
+use super::shared::Shared;
+use super::writer::Writer;
+
+/// The running threads.
+#[derive(Debug)]
+pub(super) struct Threads {
+    writer: Mutex<Option<JoinHandle<()>>>,
+    upkeep: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Threads {
+    pub(super) fn start(shared: &Arc<Shared>, writer: Writer) -> io::Result<Self> {
+        let owner = shared.clone();
+        let upkeep = thread::Builder::new()
+            .name("log-upkeep".into())
+            .spawn(move || keep_up(&owner))?;
+        let owner = shared.clone();
+        let writer = thread::Builder::new()
+            .name("log-writer".into())
+            .spawn(move || write(&owner, writer));
+        if writer.is_err() {
+            shared.upkeep.close();
+        }
+        Ok(Self {
+            writer: Mutex::new(Some(writer?)),
+            upkeep: Mutex::new(Some(upkeep)),
+        })
+    }
+
+    /// Lets the writer finish what waits, then ends both threads. `false` if the caller is one of them: then they end
+    /// by themselves.
+    pub(super) fn stop(&self, shared: &Shared) -> bool {
+        shared.inbox.close();
+        let ended = join(&self.writer);
+        shared.upkeep.close();
+        join(&self.upkeep) && ended
+    }
+}
+
+fn join(thread: &Mutex<Option<JoinHandle<()>>>) -> bool {
+    let Some(handle) = lock(thread).take() else {
+        return true;
+    };
+    if handle.thread().id() == thread::current().id() {
+        return false;
+    }
+    // A panic there has poisoned the log already, see `Alarm`.
+    let _ = handle.join();
+    true
+}
+
+/// Poisons the log and turns appends away if its thread panics.
+struct Alarm<'a>(&'a Shared);
+
+impl Drop for Alarm<'_> {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            self.0.fail("a thread of the log has panicked".into());
+            self.0.inbox.close();
+        }
+    }
+}
+
+fn write(shared: &Shared, mut writer: Writer) {
+    let _alarm = Alarm(shared);
+    let mut submissions = Vec::new();
+    loop {
+        let sync_in = writer
+            .unsynced_for()
+            .map(|passed| shared.settings.sync_after.saturating_sub(passed));
+        match shared.inbox.wait(&mut submissions, sync_in) {
+            Waited::Arrived => writer.turn(&mut submissions),
+            Waited::TimedOut => writer.sync(),
+            Waited::Closed => return writer.sync(),
+        }
+    }
+}
+
+fn keep_up(shared: &Shared) {
+    let _alarm = Alarm(shared);
+    loop {
+        let mut wanted = shared.upkeep.wait(shared.settings.checkpoint_every);
+        if wanted.closed {
+            return;
+        }
+        if wanted.segment_at.is_none() && !wanted.checkpoint {
+            wanted.checkpoint = shared.changed_since_checkpoint();
+        }
+        shared.do_upkeep(wanted);
+    }
+}
