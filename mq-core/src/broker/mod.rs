@@ -188,8 +188,14 @@ impl Broker {
         self.shared.claimed.by_flag(sys_flag).cloned()
     }
 
+    /// Whether the broker is closed or being closed.
+    #[must_use]
+    pub fn is_stopping(&self) -> bool {
+        *self.shared.stop.borrow()
+    }
+
     /// Stops the extensions in reverse order, each within `within`, then the tasks, and writes offsets and a snapshot, so
-    /// that the next start is quick. The log stays open: it belongs to the caller.
+    /// that the next start is quick. Close consumers first: what they commit afterwards is forgotten. The log stays open: it belongs to the caller.
     ///
     /// # Errors
     /// [`AppendError`] when the last notes could not be written; nothing acknowledged is lost, the next start reads more.

@@ -82,6 +82,9 @@ pub enum PullError {
         /// How many there are.
         queues: u32,
     },
+    /// The broker is stopping.
+    #[error("the broker is stopping")]
+    Stopping,
     /// The log cannot be read.
     #[error(transparent)]
     Log(#[from] ReadError),
@@ -91,7 +94,7 @@ impl Broker {
     /// Answers with messages from `offset` on, or waits for some. Dropping the future is harmless.
     ///
     /// A look goes over a bounded number of messages: [`PullOutcome::NoMatch`] may come back before the end of the queue
-    /// or of the wait.
+    /// or of the wait. A broker that stops answers those who wait at once.
     ///
     /// # Errors
     /// [`PullError`].
@@ -100,6 +103,9 @@ impl Broker {
         let over = tokio::time::sleep(wait);
         tokio::pin!(over);
         let mut stop = self.shared.stop.subscribe();
+        if *stop.borrow_and_update() {
+            return Err(PullError::Stopping);
+        }
         let mut end = self.log().watch(&pull.queue);
         let mut from = pull.offset;
         loop {

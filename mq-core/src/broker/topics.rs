@@ -154,6 +154,16 @@ impl Broker {
         self.find_topic(topic).map(|topic| topic.config.clone())
     }
 
+    /// The topic that a message for `topic` would be stored in: an existing one, or what sending would create.
+    #[must_use]
+    pub fn topic_for_sending(&self, topic: &TopicName) -> Option<TopicConfig> {
+        let created = || {
+            let allowed = self.shared.settings.auto_create_topics && self.may_be_created(topic);
+            allowed.then(|| TopicConfig::new(topic.clone(), self.shared.settings.default_queues))
+        };
+        self.topic(topic).or_else(created)
+    }
+
     /// All topics by name, retry and dead letter topics included, hidden ones not.
     #[must_use]
     pub fn topics(&self) -> Vec<TopicConfig> {
@@ -214,11 +224,7 @@ impl Broker {
     }
 
     async fn create_on_demand(&self, topic: &TopicName) -> Result<(), TopicError> {
-        let retry_or_dead = [reserved::RETRY_PREFIX, reserved::DEAD_LETTER_PREFIX];
-        if retry_or_dead
-            .iter()
-            .any(|prefix| topic.as_str().starts_with(prefix))
-        {
+        if !self.may_be_created(topic) {
             return Err(TopicError::Missing(topic.clone()));
         }
         self.ensure_topic(TopicConfig::new(
@@ -226,6 +232,15 @@ impl Broker {
             self.shared.settings.default_queues,
         ))
         .await
+    }
+
+    /// Whether a message may create the topic. Retry topics and dead letters come with their group.
+    fn may_be_created(&self, topic: &TopicName) -> bool {
+        let of_a_group = [reserved::RETRY_PREFIX, reserved::DEAD_LETTER_PREFIX];
+        !self.is_reserved(topic)
+            && !of_a_group
+                .iter()
+                .any(|prefix| topic.as_str().starts_with(prefix))
     }
 
     /// Creates the topic if there is none; leaves an existing one as it is.
