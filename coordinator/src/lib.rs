@@ -6,6 +6,7 @@
 //! | [`store`] | the SQL side as promises, the in-memory model, SQLite, and the suite all of them pass |
 //! | [`audit`] | the history and the seals over it |
 //! | [`check_back`] | asking producers how their local transactions ended |
+//! | [`embedded`] | all of it in one process over one data folder |
 //! | [`engine`] | the coordinator: feed, SQL writer, publisher, recovery |
 //! | [`client`] | the service's side: producers, local transactions, check-backs |
 //! | [`marker`] | the row by which anybody can tell whether a local transaction committed |
@@ -14,6 +15,7 @@
 pub mod audit;
 pub mod check_back;
 pub mod client;
+pub mod embedded;
 pub mod engine;
 pub mod inbox;
 pub mod marker;
