@@ -11,6 +11,7 @@ use crate::names::{GroupName, QueueId, TopicName};
 use crate::random::SeededRandom;
 use crate::wire::record::RecordView;
 
+mod crashes;
 mod delays;
 mod groups;
 mod pulling;
