@@ -166,3 +166,35 @@ async fn a_topic_that_could_not_be_written_does_not_exist() {
     );
     assert_eq!(broker.topic(&topic("t")), None);
 }
+
+#[tokio::test]
+async fn a_change_that_is_on_its_way_while_a_snapshot_is_taken_is_not_lost() {
+    let world = World::new();
+    let broker = world.open().await;
+    broker
+        .put_topic(TopicConfig::new(topic("before"), 1))
+        .await
+        .unwrap();
+    world.log.hold();
+    let change = tokio::spawn({
+        let broker = broker.clone();
+        async move {
+            broker
+                .put_topic(TopicConfig::new(topic("between"), 1))
+                .await
+        }
+    });
+    tokio::task::yield_now().await;
+    let snapshot = tokio::spawn({
+        let broker = broker.clone();
+        async move { broker.shared.journal.snapshot(&*broker.shared.random).await }
+    });
+    tokio::task::yield_now().await;
+    world.log.release();
+    change.await.unwrap().unwrap();
+    snapshot.await.unwrap().unwrap();
+    drop(broker);
+    let broker = world.open().await;
+    assert!(broker.topic(&topic("before")).is_some());
+    assert!(broker.topic(&topic("between")).is_some());
+}
