@@ -44,6 +44,9 @@ use crate::wire::record::EMBEDDED_HOST;
 /// How often the broker looks whether its next snapshot is due; offsets have their own setting.
 const SNAPSHOT_LOOK: Duration = Duration::from_secs(1);
 
+/// How long an extension may take to stop because another one did not start.
+const UNDO_WITHIN: Duration = Duration::from_secs(5);
+
 /// What a broker is made of.
 #[derive(Debug)]
 pub struct Parts {
@@ -132,12 +135,25 @@ impl Broker {
             shared: Arc::new(shared),
             _alive: Arc::new(Alive(stop)),
         };
-        for extension in broker.shared.claimed.extensions() {
-            extension.start(broker.clone()).await?;
-        }
+        broker.start_extensions().await?;
         broker.spawn(keep(Arc::clone(&broker.shared)));
         broker.spawn(delayed::deliver(Arc::clone(&broker.shared)));
         Ok(broker)
+    }
+
+    /// Starts all extensions, or none: when one fails, those before it are stopped again.
+    async fn start_extensions(&self) -> Result<(), StartError> {
+        let mut started: Vec<&Arc<dyn Extension>> = Vec::new();
+        for extension in self.shared.claimed.extensions() {
+            if let Err(error) = extension.start(self.clone()).await {
+                for extension in started.into_iter().rev() {
+                    extension.stop(UNDO_WITHIN).await;
+                }
+                return Err(error);
+            }
+            started.push(extension);
+        }
+        Ok(())
     }
 
     /// The log.

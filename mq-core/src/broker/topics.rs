@@ -167,13 +167,11 @@ impl Broker {
     /// All topics by name, retry and dead letter topics included, hidden ones not.
     #[must_use]
     pub fn topics(&self) -> Vec<TopicConfig> {
-        self.shared
-            .journal
-            .known
-            .catalog()
+        let catalog = self.shared.journal.known.catalog();
+        let shown = catalog
             .topics()
-            .map(|topic| topic.config.clone())
-            .collect()
+            .filter(|topic| !self.shared.claimed.hides(&topic.config.name));
+        shown.map(|topic| topic.config.clone()).collect()
     }
 
     /// Admits a message to a topic: the queue asked for, or the next one round robin. Creates an unknown topic if the

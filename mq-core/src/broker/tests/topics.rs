@@ -89,6 +89,29 @@ async fn system_topics_take_nothing_from_clients() {
 #[derive(Debug, Default)]
 struct Hiding {
     holds: AtomicBool,
+    stopped: AtomicBool,
+}
+
+/// Does not start.
+#[derive(Debug)]
+struct Failing;
+
+#[async_trait]
+impl Extension for Failing {
+    fn claims(&self) -> Claims {
+        Claims {
+            owner: OwnerId(2),
+            request_codes: vec![],
+            send_flags: 0,
+            hidden_topics: vec![],
+        }
+    }
+    async fn start(&self, _: Broker) -> Result<(), StartError> {
+        Err(StartError("no room".into()))
+    }
+    async fn stop(&self, _: Duration) {
+        unreachable!("what did not start is not stopped")
+    }
 }
 
 #[async_trait]
@@ -109,7 +132,9 @@ impl Extension for Hiding {
     fn holds_topic(&self, _: &TopicName) -> bool {
         self.holds.load(Ordering::SeqCst)
     }
-    async fn stop(&self, _: Duration) {}
+    async fn stop(&self, _: Duration) {
+        self.stopped.store(true, Ordering::SeqCst);
+    }
 }
 
 #[tokio::test]
@@ -197,4 +222,19 @@ async fn a_change_that_is_on_its_way_while_a_snapshot_is_taken_is_not_lost() {
     let broker = world.open().await;
     assert!(broker.topic(&topic("before")).is_some());
     assert!(broker.topic(&topic("between")).is_some());
+}
+
+#[tokio::test]
+async fn an_extension_that_does_not_start_ends_the_start_and_stops_the_others() {
+    let world = World::new();
+    let hiding = Arc::new(Hiding::default());
+    let parts = Parts {
+        log: Arc::clone(&world.log) as Arc<dyn Log>,
+        clock: Arc::clone(&world.clock) as Arc<dyn Clock>,
+        random: Arc::new(SeededRandom::new(1)),
+        extensions: vec![Arc::clone(&hiding) as _, Arc::new(Failing)],
+    };
+    let error = Broker::open(Settings::default(), parts).await.unwrap_err();
+    assert_eq!(error.to_string(), "no room");
+    assert!(hiding.stopped.load(Ordering::SeqCst));
 }
