@@ -31,7 +31,7 @@ async fn drive(mut driver: Driver) {
 
 struct Life {
     broker: Broker,
-    driver: tokio::task::JoinHandle<()>,
+    driver: JoinHandle<()>,
 }
 
 async fn live(disk: &MemoryDisk, seed: u64) -> Life {
@@ -61,7 +61,11 @@ async fn live(disk: &MemoryDisk, seed: u64) -> Life {
 }
 
 fn incoming_of(number: u64, random: &SeededRandom) -> (String, Incoming) {
-    let level = if random.next_u64() % 2 == 0 { 0 } else { 1 };
+    let level = if random.next_u64().is_multiple_of(2) {
+        0
+    } else {
+        1
+    };
     let body = format!("{number} after {level} s");
     let message = Message::builder("t").delay_level(level).body(body.clone());
     (body, Incoming::new(&message.build().unwrap(), Some(0), 1))
@@ -71,7 +75,7 @@ fn incoming_of(number: u64, random: &SeededRandom) -> (String, Incoming) {
 async fn work_until_the_power_is_cut(disk: &MemoryDisk, seed: u64, told: &Arc<Mutex<Told>>) {
     let random = SeededRandom::new(seed);
     let Life { broker, driver } = live(disk, seed).await;
-    if random.next_u64() % 2 == 0 {
+    if random.next_u64().is_multiple_of(2) {
         disk.fail_sync(1 + random.next_u64() % 60, std::io::ErrorKind::Other);
     }
     let mut clients = JoinSet::new();
@@ -79,7 +83,7 @@ async fn work_until_the_power_is_cut(disk: &MemoryDisk, seed: u64, told: &Arc<Mu
         let (body, message) = incoming_of(seed * 1000 + step, &random);
         told.lock().unwrap().sent.insert(body.clone());
         let (broker, told) = (broker.clone(), Arc::clone(told));
-        let commit = random.next_u64() % 3 == 0;
+        let commit = random.next_u64().is_multiple_of(3);
         clients.spawn(async move {
             let Ok(receipt) = broker.send(message).await else {
                 return;
