@@ -39,6 +39,8 @@ pub struct Attempt {
     pub in_flight: u32,
     /// Not to be asked before.
     pub not_before: ServerTime,
+    /// An operator wants to know, whether or not it is due.
+    pub demanded: bool,
 }
 
 impl Attempt {
@@ -118,7 +120,7 @@ pub enum Action {
     },
 }
 
-/// Decides about one prepared transaction whose group has `members` connected.
+/// Decides about one open transaction whose group has `members` connected.
 ///
 /// The sender itself is asked as long as any connection of its process is open; another member only once the sender has been
 /// gone for the grace time, and only one that can read the marker's database. Without a marker anyone of the group is asked,
@@ -133,7 +135,8 @@ pub fn plan(
     members: &[Member],
 ) -> Action {
     let wait = |until| Action::Wait { until };
-    if row.state != State::Prepared {
+    let askable = row.state == State::Prepared || (row.state == State::Parked && attempt.demanded);
+    if !askable {
         return wait(None);
     }
     if let Some(asked_at) = attempt.asked_at {
@@ -142,9 +145,11 @@ pub fn plan(
     if now < attempt.not_before {
         return wait(Some(attempt.not_before));
     }
-    let due = row.check_at.is_none_or(|check_at| check_at <= now);
+    let due = attempt.demanded || row.check_at.is_none_or(|check_at| check_at <= now);
     let with_marker = row.half.marker.is_some();
     let reason = match sender {
+        Sender::Connected if attempt.demanded => Reason::Operator,
+        Sender::GoneFor(gone) if attempt.demanded && gone >= settings.grace => Reason::Operator,
         Sender::Connected if due => Reason::Timer,
         Sender::GoneFor(gone) if gone >= settings.grace && (due || with_marker) => {
             Reason::SenderGone
@@ -385,6 +390,34 @@ mod tests {
             waits.push(attempt.not_before.0 / 1000);
         }
         assert_eq!(waits, [50, 100, 200, 400, 800, 1000, 1000]);
+    }
+
+    #[test]
+    fn an_operator_may_ask_about_a_parked_transaction() {
+        let members = [member(8, &[5])];
+        let mut parked = row(Some(5));
+        parked.state = State::Parked;
+        assert_eq!(
+            decide(
+                8 * SECOND,
+                &parked,
+                &Attempt::default(),
+                LONG_GONE,
+                &members
+            ),
+            Action::Wait { until: None }
+        );
+        let attempt = Attempt {
+            demanded: true,
+            ..Attempt::default()
+        };
+        assert!(matches!(
+            decide(8 * SECOND, &parked, &attempt, LONG_GONE, &members),
+            Action::Ask {
+                incarnation: 8,
+                reason: Reason::Operator
+            }
+        ));
     }
 
     #[test]

@@ -48,6 +48,21 @@ struct Open {
 }
 
 impl Attempts {
+    /// Has the next sweep ask about `row`, due or not, parked or not.
+    pub fn demand(&self, row: Row, now: ServerTime) {
+        let attempt = Attempt {
+            demanded: true,
+            ..Attempt::default()
+        };
+        let open = Open {
+            attempt,
+            reason: Reason::Operator,
+            first_asked: now,
+            row,
+        };
+        self.lock().insert(open.row.half.position, open);
+    }
+
     /// Takes note of *in flight*.
     pub fn in_flight(&self, position: Position, now: ServerTime, settings: &CheckBackSettings) {
         if let Some(open) = self.lock().get_mut(&position) {

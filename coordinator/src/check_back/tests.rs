@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use crate::client::endpoint::{Endpoint, HalfReceipt, Outcome, Resolve};
+use crate::engine::operate::OperateError;
 use crate::engine::tests::rig::Rig;
 use crate::store::TxStore;
-use crate::transaction::{Actor, Resolution, State};
+use crate::transaction::{Actor, Decision, Resolution, State};
 
 const MARKER: u128 = 5;
 
@@ -254,4 +255,58 @@ async fn thousands_of_open_transactions_of_a_dead_group_delay_nobody_else() {
     let (_other, asked) = rig.connect(8, &[6]);
     rig.pass(ms(1200)).await;
     assert_eq!(asked.take(), [receipt.position]);
+}
+
+/// Interleaving 31: an operator rolls back a parked transaction whose local transaction is still open.
+#[tokio::test(start_paused = true)]
+async fn an_operators_rollback_goes_through_the_marker() {
+    let mut rig = rig().await;
+    let receipt = rig.half().await;
+    let refused = rig
+        .coordinator
+        .decide_for(receipt.id, Decision::RollBack, "ann", false)
+        .await;
+    assert!(
+        matches!(refused, Err(OperateError::NobodyCanAnswer(..))),
+        "{refused:?}"
+    );
+    let (_sender, asked) = rig.connect(7, &[MARKER]);
+    let operator = {
+        let (coordinator, id) = (rig.coordinator.clone(), receipt.id);
+        tokio::spawn(async move {
+            coordinator
+                .decide_for(id, Decision::RollBack, "ann", false)
+                .await
+        })
+    };
+    rig.pass(ms(100)).await;
+    assert_eq!(asked.take(), [receipt.position]);
+    assert!(!operator.is_finished());
+    // The local transaction committed meanwhile: its marker says so.
+    rig.coordinator
+        .resolve(answer(&receipt, Resolution::Commit))
+        .await
+        .unwrap();
+    rig.pass(ms(100)).await;
+    let outcome = operator.await.unwrap();
+    assert!(
+        matches!(outcome, Ok(Outcome::AlreadyOtherwise(_))),
+        "{outcome:?}"
+    );
+    assert_eq!(rig.published(), [receipt.id]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_forced_decision_is_recorded_as_such() {
+    let mut rig = rig().await;
+    let receipt = rig.half().await;
+    let outcome = rig
+        .coordinator
+        .decide_for(receipt.id, Decision::RollBack, "ann", true)
+        .await;
+    assert_eq!(outcome, Ok(Outcome::DecidedNow));
+    let events = rig.store.reader().events(receipt.id).await.unwrap();
+    let last = events.last().unwrap();
+    assert_eq!((last.actor, &*last.source), (Actor::OperatorForced, "ann"));
+    assert_eq!(rig.published(), []);
 }

@@ -8,12 +8,14 @@
 //! | `writer` | the one task that speaks to the store |
 //! | `publish` | decisions into the log, in decision order |
 //! | `recovery` | a start: SQL and log agree again |
+//! | `operate` | what an operator may do: ask again, decide |
 //! | `holds` | topics that must stay because half messages wait for them |
 
 pub mod feed;
 pub mod half;
 mod holds;
 pub mod ledger;
+pub mod operate;
 pub mod publish;
 pub mod recovery;
 pub mod settings;
@@ -151,35 +153,6 @@ impl Coordinator {
         let (reply, done) = oneshot::channel();
         self.command(&running, Command::WriteHeld(reply)).await?;
         done.await.map_err(|_| self.why_not())
-    }
-
-    /// Has the group of an open transaction asked again, now, for `operator`. A parked transaction is asked about as well
-    /// and stays parked until the answer decides it.
-    ///
-    /// # Errors
-    /// Why not.
-    pub async fn ask_again(&self, row: &Row, operator: &str) -> Result<(), String> {
-        let running = self.running()?;
-        let now = running.broker.log().now();
-        let request = self.operator_request(
-            row,
-            What::AskAgain { check_at: now },
-            Actor::Operator,
-            operator,
-        );
-        self.say(&running, request, None).await?;
-        running.wake.notify_one();
-        Ok(())
-    }
-
-    fn operator_request(&self, row: &Row, what: What, actor: Actor, operator: &str) -> Request {
-        Request {
-            half: row.half.clone(),
-            what,
-            actor,
-            source: operator.into(),
-            evidence: String::new(),
-        }
     }
 
     fn started(&self) -> Option<Arc<Running>> {

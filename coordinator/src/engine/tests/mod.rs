@@ -512,3 +512,21 @@ async fn a_wall_clock_that_jumps_changes_nothing() {
         before
     );
 }
+
+/// Interleaving 19: the topic is deleted or shrunk between the half message and its final.
+#[tokio::test(start_paused = true)]
+async fn a_topic_with_open_half_messages_can_neither_be_deleted_nor_shrunk() {
+    let mut rig = Rig::new().await;
+    let topic = TopicName::new("orders").unwrap();
+    let receipt = rig.half().await;
+    assert!(rig.broker.delete_topic(&topic).await.is_err());
+    let rig = rig.crash().await.unwrap();
+    assert!(
+        rig.broker.delete_topic(&topic).await.is_err(),
+        "forgotten by a restart"
+    );
+    rig.resolve(&receipt, Resolution::Commit).await;
+    assert_eq!(rig.published(), [receipt.id]);
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    rig.broker.delete_topic(&topic).await.unwrap();
+}
