@@ -121,6 +121,24 @@ impl TxStore for Sqlite {
     }
 }
 
+/// Reads the database at `path` without becoming its writer, whether or not another process has it open. Creates and changes
+/// nothing.
+///
+/// # Errors
+/// [`StoreError::Foreign`] naming the file when there is none, it is not a database of ours, or its tables are of another
+/// version. [`StoreError::Unavailable`] when it cannot be opened now.
+pub async fn open_reader(
+    path: impl AsRef<Path>,
+    options: Options,
+) -> Result<Arc<dyn TxReader>, StoreError> {
+    let path = open::inspect(path.as_ref(), options).await?;
+    let readers = SqlitePoolOptions::new()
+        .max_connections(options.readers.max(1))
+        .test_before_acquire(false)
+        .connect_lazy_with(connect_options(&path, options).read_only(true));
+    Ok(Arc::new(reader::Reader::new(readers)))
+}
+
 /// How every connection to the file at `path` is made. Nothing is created, statements are not logged.
 fn connect_options(path: &Path, options: Options) -> SqliteConnectOptions {
     SqliteConnectOptions::new()
@@ -173,6 +191,25 @@ fn text(error: &sqlx::Error) -> String {
 mod tests {
     use super::*;
     use crate::store::conformance::{self, Subject};
+
+    #[tokio::test]
+    async fn a_reader_opens_only_what_is_there_and_changes_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("one.db");
+        let error = open_reader(&path, Options::default()).await.unwrap_err();
+        assert!(error.to_string().contains("does not exist"), "{error}");
+        assert!(!path.exists());
+
+        std::fs::write(&path, "").unwrap();
+        let error = open_reader(&path, Options::default()).await.unwrap_err();
+        assert!(error.to_string().contains("is empty"), "{error}");
+        assert_eq!(std::fs::metadata(&path).unwrap().len(), 0);
+
+        let sqlite = Sqlite::open(&path, Options::default()).await.unwrap();
+        let (_writer, owner) = sqlite.take_over(LogId(5)).await.unwrap();
+        let reader = open_reader(&path, Options::default()).await.unwrap();
+        assert_eq!(reader.owner().await.unwrap(), Some(owner));
+    }
 
     #[tokio::test]
     async fn sqlite_keeps_every_promise() {

@@ -35,13 +35,7 @@ enum Found {
 
 /// Makes sure that `path` is a database of ours with today's tables. Returns the absolute path.
 pub(super) async fn prepare(path: &Path, options: Options) -> Result<PathBuf, StoreError> {
-    let shown = path.display();
-    // A relative name that starts with "file:" would be read as a URI; an absolute one never is.
-    let path = std::path::absolute(path).map_err(|error| {
-        StoreError::Foreign(format!(
-            "{shown}: {error}; give the path of a database file"
-        ))
-    })?;
+    let path = absolute(path)?;
     create_if_missing(&path)?;
     let found = look(&path, options).await?;
     let done = match found {
@@ -50,6 +44,51 @@ pub(super) async fn prepare(path: &Path, options: Options) -> Result<PathBuf, St
     };
     migrate(&path, options, done).await?;
     Ok(path)
+}
+
+/// Makes sure that `path` is a database of ours with today's tables, and changes nothing. Returns the absolute path.
+pub(super) async fn inspect(path: &Path, options: Options) -> Result<PathBuf, StoreError> {
+    let path = absolute(path)?;
+    match fs::metadata(&path) {
+        Ok(metadata) if metadata.is_file() => {}
+        Ok(_) => {
+            return Err(foreign(
+                &path,
+                "is not a file; give the path of a database file",
+            ));
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return Err(foreign(
+                &path,
+                "does not exist; give the path of a database file",
+            ));
+        }
+        Err(error) => return Err(unusable(&path, &error.to_string())),
+    }
+    match look(&path, options).await? {
+        Found::Ours(done) if done == MIGRATIONS.len() => Ok(path),
+        Found::Ours(done) => {
+            let known = MIGRATIONS.len();
+            let why = format!(
+                "has tables of version {done}, this program reads {known}; start it once, which brings them up to date"
+            );
+            Err(foreign(&path, &why))
+        }
+        Found::Empty => Err(foreign(
+            &path,
+            "is empty; a database gets its tables when it is first opened for writing",
+        )),
+    }
+}
+
+/// A relative name that starts with "file:" would be read as a URI; an absolute one never is.
+fn absolute(path: &Path) -> Result<PathBuf, StoreError> {
+    std::path::absolute(path).map_err(|error| {
+        let shown = path.display();
+        StoreError::Foreign(format!(
+            "{shown}: {error}; give the path of a database file"
+        ))
+    })
 }
 
 /// Creates an empty file that only this user can read.
