@@ -1,1 +1,100 @@
-//! The one binary `halfmoon`.
+//! The one binary `halfmoon`: its command line and what stands behind it.
+//!
+//! | module | owns |
+//! |---|---|
+//! | [`failure`] | how a command ends when it cannot do what it was asked, and its exit status |
+//! | [`folder`] | the data folder: which files it has, and how commands open them |
+//! | [`output`] | what commands print: JSON, tables on a terminal, plain columns elsewhere |
+//! | [`transactions`] | `halfmoon tx`: transactions and their history |
+//! | [`audit`] | `halfmoon audit`: the whole history for others to keep |
+
+pub mod audit;
+mod date;
+pub mod failure;
+pub mod folder;
+pub mod output;
+mod seals;
+pub mod transactions;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use tracing_subscriber::EnvFilter;
+
+use failure::Failure;
+
+/// The environment variable that says what is logged to stderr, such as `info` or `coordinator=debug`.
+pub const LOG_VARIABLE: &str = "HALFMOON_LOG";
+
+/// Transactional messaging: a message and a database transaction agree, whatever crashes in between.
+#[derive(Debug, Parser)]
+#[command(name = "halfmoon", version, after_help = EXAMPLES)]
+struct Halfmoon {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Tx(transactions::Arguments),
+    Audit(audit::Arguments),
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  halfmoon tx list --state prepared              what is still open
+  halfmoon tx why 0192F3C55E7A7B3C8D9E0F1A2B3C4D5E   why a message was published, or was not
+  halfmoon audit export > history.ndjson         the whole history with its seals
+
+Exit status: 0 done, 1 not found or refused, 2 wrong usage or environment.
+HALFMOON_LOG=info shows on stderr what happens inside.";
+
+/// Runs the program with these arguments, the program's name first; returns its exit status.
+pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let parsed = match Halfmoon::try_parse_from(arguments) {
+        Ok(parsed) => parsed,
+        Err(error) => {
+            // Nowhere to print to: the exit status still says it.
+            let _ = error.print();
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
+        }
+    };
+    match start(parsed.command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            if let Some(line) = failure.line() {
+                eprintln!("halfmoon: {line}");
+            }
+            ExitCode::from(failure.exit_status())
+        }
+    }
+}
+
+fn start(command: Command) -> Result<(), Failure> {
+    let filter = EnvFilter::builder();
+    let filter = match std::env::var(LOG_VARIABLE) {
+        Ok(wanted) => filter.parse(&wanted).map_err(|error| {
+            Failure::Environment(format!(
+                "{LOG_VARIABLE}={wanted} is not understood: {error}; write a level such as info, or MODULE=LEVEL"
+            ))
+        })?,
+        Err(_) => EnvFilter::new("warn"),
+    };
+    // A caller of this library may log in its own way already.
+    let _ = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(output::colours(&std::io::stderr()))
+        .try_init();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::Environment(format!("threads cannot be started: {error}")))?;
+    runtime.block_on(async {
+        match command {
+            Command::Tx(arguments) => transactions::run(arguments).await,
+            Command::Audit(arguments) => audit::run(arguments).await,
+        }
+    })
+}

@@ -1,0 +1,125 @@
+//! `halfmoon tx show`: one transaction with its whole history.
+
+use std::time::Duration;
+
+use coordinator::store::{StoreError, TxReader};
+use coordinator::transaction::TransactionId;
+use serde::Serialize;
+
+use super::no_such;
+use super::view::{StepView, TransactionView, tone};
+use crate::date;
+use crate::failure::Failure;
+use crate::folder::Folder;
+use crate::output::{Cell, Output};
+use crate::seals;
+
+#[derive(Debug, Serialize)]
+struct Shown {
+    transaction: TransactionView,
+    history: Vec<StepView>,
+}
+
+pub(super) async fn run(
+    folder: &Folder,
+    id: TransactionId,
+    output: &mut Output,
+) -> Result<(), Failure> {
+    let reader = folder.reader().await?;
+    let row = reader
+        .transaction(id)
+        .await?
+        .ok_or_else(|| no_such(id, folder))?;
+    let owner = reader.owner().await?;
+    let transaction = TransactionView::new(&row, owner.map_or(0, |owner| owner.published));
+    let history = history(&*reader, id, owner.map_or(0, |owner| owner.seq)).await?;
+    if output.is_json() {
+        return output.value(&Shown {
+            transaction,
+            history,
+        });
+    }
+    fields(&transaction, output)?;
+    output.line("")?;
+    steps(&history, output)
+}
+
+/// The steps of a transaction, dated by the seals of the batches that recorded them.
+async fn history(
+    reader: &dyn TxReader,
+    id: TransactionId,
+    last_seal: u64,
+) -> Result<Vec<StepView>, StoreError> {
+    let mut steps = Vec::new();
+    for event in reader.events(id).await? {
+        let seal = seals::covering(reader, last_seal, event.number).await?;
+        let covers = seal.filter(|seal| seal.first_event <= event.number);
+        steps.push(StepView::new(&event, covers.map(|seal| seal.wall_ms)));
+    }
+    Ok(steps)
+}
+
+fn fields(view: &TransactionView, output: &mut Output) -> Result<(), Failure> {
+    let optional = |text: &Option<String>| Cell::from(text.clone().unwrap_or_default());
+    let open = view
+        .open_us
+        .map(|us| date::duration(Duration::from_micros(us)));
+    let rows = [
+        ("id", Cell::from(view.id.as_str())),
+        ("outcome", Cell::toned(view.outcome, tone(view.outcome))),
+        ("producer group", Cell::from(view.producer_group.as_str())),
+        ("topic", Cell::from(view.topic.as_str())),
+        ("body bytes", Cell::from(view.body_len.to_string())),
+        ("decided after", optional(&open)),
+        (
+            "checks without an answer",
+            Cell::from(view.checks.to_string()),
+        ),
+        ("repeated", Cell::from(view.repeats.to_string())),
+        ("contradicted", Cell::from(view.contradictions.to_string())),
+        ("not published because", optional(&view.unpublished_reason)),
+        ("marker database", optional(&view.marker)),
+        ("sender", optional(&view.sender)),
+        (
+            "half message at",
+            Cell::from(format!("position {}", view.position)),
+        ),
+    ];
+    let rows: Vec<_> = rows
+        .into_iter()
+        .map(|(name, value)| vec![Cell::from(name), value])
+        .collect();
+    output.table(&["field", "value"], &rows)
+}
+
+fn steps(history: &[StepView], output: &mut Output) -> Result<(), Failure> {
+    let rows: Vec<_> = history
+        .iter()
+        .map(|step| {
+            let words = match step.from_step {
+                // Two steps that met in one batch share a row.
+                None if step.then_at.is_some() => format!("prepared, then {}", step.step),
+                _ => step.step.to_owned(),
+            };
+            vec![
+                Cell::from(step.event.to_string()),
+                Cell::from(step.recorded_at.clone().unwrap_or_default()),
+                Cell::from(words),
+                Cell::from(step.actor),
+                Cell::from(step.source.as_str()),
+                Cell::from(step.evidence.as_str()),
+            ]
+        })
+        .collect();
+    output.table(
+        &[
+            "event",
+            "recorded at",
+            "step",
+            "actor",
+            "source",
+            "evidence",
+        ],
+        &rows,
+    )
+}
