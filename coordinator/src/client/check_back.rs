@@ -16,8 +16,9 @@ use mq_core::wire::reserved;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::JoinSet;
 
-use super::endpoint::{Endpoint, Resolve};
+use super::endpoint::{Endpoint, Outcome, Resolve};
 use super::live::Live;
+use super::pruning::Pruning;
 use crate::marker::MarkerStore;
 use crate::marker::answer::{self, Answer};
 use crate::marker::databases::Markers;
@@ -211,6 +212,7 @@ pub(super) struct Answerer {
     pub(super) markers: Markers,
     pub(super) check_back: Option<Arc<dyn CheckBack>>,
     pub(super) live: Arc<Live>,
+    pub(super) pruning: Arc<Pruning>,
     pub(super) source: Arc<str>,
 }
 
@@ -256,8 +258,14 @@ impl Answerer {
             evidence: answer.evidence,
             source: Arc::clone(&self.source),
         };
-        if let Err(error) = self.endpoint.resolve(request).await {
-            tracing::debug!(transaction = %asked.id, %error, "the answer to a check-back may be lost; it comes again");
+        match (self.endpoint.resolve(request).await, asked.marker) {
+            (Ok(Outcome::DecidedNow | Outcome::AlreadyTheSame), Some(identity)) => {
+                self.pruning.confirmed(identity, asked.id);
+            }
+            (Ok(_), _) => {}
+            (Err(error), _) => {
+                tracing::debug!(transaction = %asked.id, %error, "the answer to a check-back may be lost; it comes again");
+            }
         }
     }
 

@@ -7,7 +7,7 @@ use mq_core::message::Message;
 use super::endpoint::{HalfReceipt, Outcome, Resolve, ResolveError, Verdict};
 use super::live;
 use super::producer::Shared;
-use crate::transaction::{Actor, Resolution, TransactionId};
+use crate::transaction::{Actor, MarkerIdentity, Resolution, TransactionId};
 
 /// A message to send as a half message. A plain [`Message`] becomes one with the defaults.
 #[derive(Debug, Clone)]
@@ -83,6 +83,7 @@ impl From<Result<Outcome, ResolveError>> for Settled {
 pub(super) struct Pending {
     pub(super) shared: Arc<Shared>,
     pub(super) receipt: HalfReceipt,
+    pub(super) marker: Option<MarkerIdentity>,
     pub(super) _live: live::Guard,
 }
 
@@ -99,7 +100,11 @@ impl Pending {
             evidence: evidence.to_owned(),
             source: Arc::clone(&self.shared.source),
         };
-        self.shared.endpoint.resolve(request).await.into()
+        let settled = self.shared.endpoint.resolve(request).await.into();
+        if let (Settled::Decided, Some(identity)) = (&settled, self.marker) {
+            self.shared.pruning.confirmed(identity, self.receipt.id);
+        }
+        settled
     }
 }
 

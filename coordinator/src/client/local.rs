@@ -104,7 +104,7 @@ impl<DB: LocalDatabase> Transaction<DB> {
     /// Rolls back the local transaction, then says so to the coordinator. If the future is dropped, both go on.
     pub async fn roll_back(mut self) -> Settled {
         let (tell, told) = oneshot::channel();
-        self.roll_back_in_background(move |settled| {
+        self.roll_back_in_background("rolled back by the service", move |settled| {
             let _ = tell.send(settled);
         });
         told.await.unwrap_or_else(|_| {
@@ -112,7 +112,11 @@ impl<DB: LocalDatabase> Transaction<DB> {
         })
     }
 
-    fn roll_back_in_background(&mut self, then: impl FnOnce(Settled) + Send + 'static) {
+    fn roll_back_in_background(
+        &mut self,
+        evidence: &'static str,
+        then: impl FnOnce(Settled) + Send + 'static,
+    ) {
         let (open, half) = self.take();
         let Some(half) = half else { return };
         let shared = half.shared.clone();
@@ -120,7 +124,7 @@ impl<DB: LocalDatabase> Transaction<DB> {
             if let Some(open) = open {
                 open.roll_back().await;
             }
-            then(half.settle(Resolution::RollBack, "").await);
+            then(half.settle(Resolution::RollBack, evidence).await);
         });
     }
 
@@ -197,7 +201,7 @@ const BEGUN: &str = "a transaction is handed out begun and consumed when it ends
 
 impl<DB: LocalDatabase> Drop for Transaction<DB> {
     fn drop(&mut self) {
-        self.roll_back_in_background(|_| {});
+        self.roll_back_in_background("dropped without a commit", |_| {});
     }
 }
 

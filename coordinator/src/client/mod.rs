@@ -7,6 +7,7 @@
 //! | [`half`] | a half message for services that run their local transaction without sqlx |
 //! | [`check_back`] | being asked what became of a half message, and answering |
 //! | [`live`] | the local transactions that run in this process |
+//! | `pruning` | deleting markers that nobody can ask for any more |
 //! | [`embedded`] | a producer beside its coordinator, in one process |
 //! | [`endpoint`] | the coordinator, near or far, as a trait |
 
@@ -17,6 +18,7 @@ pub mod half;
 pub mod live;
 pub mod local;
 pub mod producer;
+mod pruning;
 #[cfg(test)]
 pub(crate) mod tests;
 

@@ -18,6 +18,7 @@ use super::endpoint::{Endpoint, HalfError, HalfRequest};
 use super::half::{HalfMessage, Outgoing, Pending, Settled};
 use super::live::Live;
 use super::local::{CommitError, Transaction};
+use super::pruning::Pruning;
 use crate::marker::MarkerError;
 use crate::marker::database::{DatabaseError, LocalDatabase, Pool, is_key_violation};
 use crate::marker::databases::Markers;
@@ -27,6 +28,9 @@ use crate::transaction::{Incarnation, MarkerIdentity, TransactionId};
 
 /// How long a local transaction may run before a check-back fences it like any other.
 pub const LONGEST_LOCAL_TRANSACTION: Duration = Duration::from_secs(600);
+
+/// How long a marker is kept after the coordinator has confirmed the decision.
+pub const MARKERS_KEPT: Duration = Duration::from_secs(600);
 
 /// What a producer tells the coordinator when it connects, before the first half message.
 #[derive(Debug, Clone)]
@@ -113,6 +117,7 @@ pub struct Builder {
     clock: Arc<dyn Clock>,
     random: Arc<dyn Random>,
     longest: Duration,
+    markers_kept: Duration,
 }
 
 impl Builder {
@@ -134,6 +139,13 @@ impl Builder {
     #[must_use]
     pub const fn longest_local_transaction(mut self, longest: Duration) -> Self {
         self.longest = longest;
+        self
+    }
+
+    /// How long markers are kept after the coordinator has confirmed the decision; [`MARKERS_KEPT`] unless set.
+    #[must_use]
+    pub const fn keep_markers(mut self, kept: Duration) -> Self {
+        self.markers_kept = kept;
         self
     }
 
@@ -168,15 +180,18 @@ impl Builder {
         let connection = connect(announcement, CheckBackQueue(sender)).await?;
         let source: Arc<str> = format!("{group}@{:032X}", incarnation.0).into();
         let live = Arc::new(Live::new(Arc::clone(&self.clock), self.longest));
+        let pruning = Arc::new(Pruning::new(Arc::clone(&self.clock), self.markers_kept));
         let answerer = Answerer {
             endpoint: Arc::clone(&connection.endpoint),
             markers: self.markers.clone(),
             check_back: self.check_back,
             live: Arc::clone(&live),
+            pruning: Arc::clone(&pruning),
             source: Arc::clone(&source),
         };
         let mut answering = JoinSet::new();
         answering.spawn(answerer.run(queue));
+        answering.spawn(Arc::clone(&pruning).run(self.markers.clone()));
         Ok(Producer {
             shared: Arc::new(Shared {
                 group,
@@ -187,6 +202,7 @@ impl Builder {
                 clock: self.clock,
                 random: self.random,
                 source,
+                pruning,
                 background: Background::new(),
                 #[cfg(test)]
                 loses_commit_replies: std::sync::atomic::AtomicBool::new(false),
@@ -225,6 +241,7 @@ impl Producer {
             clock: Arc::new(SystemClock::new()),
             random: Arc::new(SystemRandom),
             longest: LONGEST_LOCAL_TRANSACTION,
+            markers_kept: MARKERS_KEPT,
         }
     }
 
@@ -357,6 +374,11 @@ impl Producer {
     }
 
     #[cfg(test)]
+    pub(crate) async fn prune_now(&self) {
+        self.shared.pruning.prune(&self.shared.markers).await;
+    }
+
+    #[cfg(test)]
     pub(crate) fn lose_commit_replies(&self) {
         let lose = &self.shared.loses_commit_replies;
         lose.store(true, std::sync::atomic::Ordering::SeqCst);
@@ -373,6 +395,7 @@ pub(super) struct Shared {
     clock: Arc<dyn Clock>,
     random: Arc<dyn Random>,
     pub(super) source: Arc<str>,
+    pub(super) pruning: Arc<Pruning>,
     pub(super) background: Background,
     #[cfg(test)]
     loses_commit_replies: std::sync::atomic::AtomicBool,
@@ -416,6 +439,7 @@ impl Shared {
         Ok(Pending {
             shared: Arc::clone(self),
             receipt,
+            marker,
             _live: live,
         })
     }

@@ -438,6 +438,36 @@ async fn a_pool_that_was_not_added_is_refused_before_anything_is_sent() {
 }
 
 #[tokio::test]
+async fn markers_go_once_their_decision_is_confirmed_and_not_before() {
+    let service = service().await;
+    let markers = Markers::new().add(service.pool.clone()).await.unwrap();
+    let builder = Producer::builder("order-service")
+        .markers(markers)
+        .keep_markers(std::time::Duration::ZERO);
+    let (producer, asks) = service.coordinator.connect(builder).await;
+    let tx = producer.begin(&service.pool, message()).await.unwrap();
+    let confirmed = tx.id();
+    assert_eq!(tx.commit().await.unwrap(), Settled::Decided);
+    let tx = producer.begin(&service.pool, message()).await.unwrap();
+    let deferred = tx.id();
+    service.coordinator.set_unreachable(true);
+    assert!(matches!(tx.commit().await.unwrap(), Settled::Deferred(_)));
+    service.coordinator.set_unreachable(false);
+
+    producer.prune_now().await;
+    assert_eq!(service.store.read(confirmed).await, Ok(None));
+    let stands = service.store.read(deferred).await;
+    assert_eq!(stands, Ok(Some(Marker::Committed)));
+    let said = service.coordinator.check(&asks, deferred).await;
+    assert_eq!(said.resolution, Resolution::Commit);
+    // The answer is confirmed right after it was recorded.
+    while service.store.read(deferred).await != Ok(None) {
+        producer.prune_now().await;
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
 async fn a_check_back_for_another_database_plants_nothing() {
     let service = service().await;
     let id = TransactionId::new(1, 1);
