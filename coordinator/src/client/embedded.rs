@@ -32,6 +32,7 @@ impl Builder {
             });
             Ok(Connection {
                 endpoint,
+                plain: mq_core::client::Producer::attach(&broker),
                 guard: Box::new(connection),
             })
         })

@@ -6,7 +6,10 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use mq_core::broker::Receipt;
+use mq_core::client::{self, ClientError};
 use mq_core::clock::{Clock, SystemClock};
+use mq_core::message::Message;
 use mq_core::names::{GroupName, NameError};
 use mq_core::random::{Random, SystemRandom};
 use tokio::runtime::Handle;
@@ -49,6 +52,8 @@ pub struct Announcement {
 pub struct Connection {
     /// Where half messages and resolutions go.
     pub endpoint: Arc<dyn Endpoint>,
+    /// Where plain messages go.
+    pub plain: client::Producer,
     /// Dropped together with the last clone of the producer: says goodbye.
     pub guard: Box<dyn Any + Send + Sync>,
 }
@@ -197,6 +202,7 @@ impl Builder {
                 group,
                 incarnation,
                 endpoint: connection.endpoint,
+                plain: connection.plain,
                 markers: self.markers,
                 live,
                 clock: self.clock,
@@ -358,6 +364,20 @@ impl Producer {
         Ok(HalfMessage { pending })
     }
 
+    /// Sends a plain message, of no transaction. When it returns, the message is durable (or as the broker's settings say).
+    ///
+    /// # Errors
+    /// [`ClientError`]. Sending again after [`ClientError::Unknown`] may store the message twice, under two ids.
+    pub async fn send(&self, message: Message) -> Result<Receipt, ClientError> {
+        self.plain().send(message).await
+    }
+
+    /// The producer of plain messages on the same connection: to chosen queues, by key, several at once.
+    #[must_use]
+    pub fn plain(&self) -> &client::Producer {
+        &self.shared.plain
+    }
+
     /// Waits until everything that was committed or rolled back has been said to the coordinator.
     pub async fn flush(&self) {
         self.shared.background.flush().await;
@@ -390,6 +410,7 @@ pub(super) struct Shared {
     pub(super) group: GroupName,
     incarnation: Incarnation,
     pub(super) endpoint: Arc<dyn Endpoint>,
+    plain: client::Producer,
     markers: Markers,
     live: Arc<Live>,
     clock: Arc<dyn Clock>,

@@ -580,8 +580,8 @@ async fn place_order_twice(tx: &mut Transaction<sqlx::Sqlite>) -> Result<(), sql
 struct Order(&'static str);
 
 impl Delivered for Order {
-    fn message_key(&self) -> String {
-        self.0.to_owned()
+    fn message_key(&self) -> &str {
+        self.0
     }
 }
 

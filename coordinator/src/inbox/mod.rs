@@ -10,15 +10,15 @@
 pub mod conformance;
 pub(crate) mod sqlite;
 
+use std::borrow::Cow;
 use std::fmt;
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 use std::time::Duration;
 
+use mq_core::client::{Delivery, Received};
 use mq_core::clock::{Clock, SystemClock};
 use mq_core::names::{GroupName, NameError};
-use mq_core::wire::record::RecordView;
-use mq_core::wire::reserved;
 use sha2::{Digest, Sha256};
 use tokio::runtime::Handle;
 
@@ -31,29 +31,29 @@ const KEY_MAX_BYTES: usize = 128;
 /// Something a consumer received, and by what it is known however often it comes.
 pub trait Delivered {
     /// The message's `UNIQ_KEY`; without one the id of its first copy, or its own message id.
-    fn message_key(&self) -> String;
+    fn message_key(&self) -> &str;
 }
 
-impl Delivered for RecordView<'_> {
-    fn message_key(&self) -> String {
-        let known = [reserved::UNIQ_KEY, reserved::ORIGIN_MESSAGE_ID]
-            .into_iter()
-            .filter_map(|name| self.properties.get(name))
-            .find(|key| !key.is_empty());
-        match known {
-            Some(key) if key.len() <= KEY_MAX_BYTES => key.to_owned(),
-            Some(key) => {
-                let digest = Sha256::digest(key.as_bytes());
-                let hex: String = digest.iter().map(|byte| format!("{byte:02X}")).collect();
-                format!("sha256:{hex}")
-            }
-            None => {
-                let host = u32::from(*self.store_host.ip());
-                let port = u32::from(self.store_host.port());
-                format!("{host:08X}{port:08X}{:016X}", self.position)
-            }
-        }
+impl Delivered for Received {
+    fn message_key(&self) -> &str {
+        self.message_id()
     }
+}
+
+impl Delivered for Delivery {
+    fn message_key(&self) -> &str {
+        self.message_id()
+    }
+}
+
+/// A key as the table keeps it.
+fn kept(key: &str) -> Cow<'_, str> {
+    if key.len() <= KEY_MAX_BYTES {
+        return Cow::Borrowed(key);
+    }
+    let digest = Sha256::digest(key.as_bytes());
+    let hex: String = digest.iter().map(|byte| format!("{byte:02X}")).collect();
+    Cow::Owned(format!("sha256:{hex}"))
 }
 
 /// Why a delivery could not be entered or applied.
@@ -131,7 +131,7 @@ impl<DB: LocalDatabase> Inbox<DB> {
         &self,
         delivery: &(impl Delivered + ?Sized),
     ) -> Result<Entry<DB>, InboxError> {
-        let key = delivery.message_key();
+        let key = kept(delivery.message_key()).into_owned();
         let mut transaction = Transaction {
             open: Some(Open::begin(&self.pool).await?),
             group: self.group.clone(),
@@ -156,7 +156,8 @@ impl<DB: LocalDatabase> Inbox<DB> {
         connection: &mut DB::Connection,
         delivery: &(impl Delivered + ?Sized),
     ) -> Result<bool, InboxError> {
-        self.enter_key(connection, &delivery.message_key()).await
+        self.enter_key(connection, &kept(delivery.message_key()))
+            .await
     }
 
     async fn enter_key(
@@ -185,7 +186,7 @@ impl<DB: LocalDatabase> Inbox<DB> {
     /// # Errors
     /// [`InboxError::Database`].
     pub async fn forget(&self, message_key: &str) -> Result<bool, InboxError> {
-        Ok(DB::forget_inbox(&self.pool, self.group.as_str(), message_key).await?)
+        Ok(DB::forget_inbox(&self.pool, self.group.as_str(), &kept(message_key)).await?)
     }
 }
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mq_core::broker::{self, Broker};
+use mq_core::client::Consumer;
 use mq_core::clock::{Clock, SystemClock};
 use mq_core::log::memory::MemoryLog;
 use mq_core::log::{Log, LogId, QueueOffset};
@@ -17,13 +18,14 @@ use crate::client::Producer;
 use crate::client::half::Settled;
 use crate::engine::Coordinator;
 use crate::engine::settings::Settings;
+use crate::inbox::{Entry, Inbox};
 use crate::marker::databases::Markers;
 use crate::store::TxReader;
 use crate::store::model::Model;
 use crate::transaction::{Actor, State, TransactionId};
 
 struct World {
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
     pool: SqlitePool,
     log: Arc<MemoryLog>,
     broker: Broker,
@@ -48,7 +50,7 @@ async fn world() -> World {
         .await
         .unwrap();
     World {
-        _folder: folder,
+        folder,
         pool,
         log,
         broker,
@@ -107,6 +109,47 @@ async fn a_committed_order_is_published_and_a_dropped_one_never_appears() {
     assert_eq!(tx.commit().await.unwrap(), Settled::Decided);
     assert_eq!(world.decided(never).await.0, State::RolledBack);
     assert_eq!(world.published(), [id.to_string()]);
+    world.broker.close(Duration::from_secs(5)).await.unwrap();
+}
+
+#[tokio::test]
+async fn an_order_is_placed_and_taken_from_stock_once() {
+    let world = world().await;
+    let producer = world.producer().await;
+    let tx = producer.begin(&world.pool, message()).await.unwrap();
+    assert_eq!(tx.commit().await.unwrap(), Settled::Decided);
+
+    let stock = double::pool(&world.folder, "stock.db").await;
+    let inbox = Inbox::new(stock.clone(), "warehouse").unwrap();
+    inbox.ensure_table().await.unwrap();
+    sqlx::raw_sql("CREATE TABLE taken (number INTEGER)")
+        .execute(&stock)
+        .await
+        .unwrap();
+    let builder = Consumer::builder("warehouse").subscribe("orders", "placed || cancelled");
+    let mut consumer = builder.attach(&world.broker).await.unwrap();
+    let delivery = consumer.next().await.unwrap().unwrap();
+    // Its acknowledgement is lost, so it comes twice.
+    for first in [true, false] {
+        match inbox.begin(&delivery).await.unwrap() {
+            Entry::First(mut tx) => {
+                assert!(first);
+                let take = sqlx::query("INSERT INTO taken VALUES (10248)");
+                take.execute(&mut *tx).await.unwrap();
+                tx.commit().await.unwrap();
+            }
+            Entry::Duplicate => assert!(!first),
+        }
+    }
+    delivery.ack();
+    let taken: i64 = sqlx::query_scalar("SELECT count(*) FROM taken")
+        .fetch_one(&stock)
+        .await
+        .unwrap();
+    assert_eq!(taken, 1);
+    producer.send(message()).await.unwrap();
+    consumer.next().await.unwrap().unwrap().ack();
+    consumer.close().await.unwrap();
     world.broker.close(Duration::from_secs(5)).await.unwrap();
 }
 

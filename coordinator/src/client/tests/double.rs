@@ -4,10 +4,13 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
-use mq_core::clock::ServerTime;
-use mq_core::log::{Position, QueueOffset};
+use mq_core::broker::{self, Broker};
+use mq_core::clock::{ManualClock, ServerTime};
+use mq_core::log::memory::MemoryLog;
+use mq_core::log::{LogId, Position, QueueOffset};
 use mq_core::message::Message;
 use mq_core::names::GroupName;
+use mq_core::random::SystemRandom;
 use mq_core::wire::record::{EMBEDDED_HOST, NewRecord};
 use sqlx::SqlitePool;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions};
@@ -59,6 +62,16 @@ impl Recorder {
     /// Connects a producer to this coordinator.
     pub(crate) async fn connect(self: &Arc<Self>, builder: Builder) -> (Producer, CheckBackQueue) {
         let mut asks = None;
+        let clock = Arc::new(ManualClock::new(1));
+        let parts = broker::Parts {
+            log: Arc::new(MemoryLog::new(LogId(1), clock.clone())),
+            clock,
+            random: Arc::new(SystemRandom),
+            extensions: Vec::new(),
+        };
+        let broker = Broker::open(broker::Settings::default(), parts)
+            .await
+            .unwrap();
         let producer = builder
             .over(|_, queue| {
                 asks = Some(queue);
@@ -66,6 +79,7 @@ impl Recorder {
                 async move {
                     Ok(Connection {
                         endpoint,
+                        plain: mq_core::client::Producer::attach(&broker),
                         guard: Box::new(()),
                     })
                 }
