@@ -18,6 +18,7 @@ use crate::marker::{Marker, MarkerError, MarkerStore};
 use crate::transaction::{Actor, Resolution, State, TransactionId};
 
 mod attached;
+mod cancelled;
 pub(crate) mod double;
 
 /// One service with one database, connected to a recording coordinator.

@@ -52,6 +52,7 @@ struct Recorded {
     decided: HashMap<TransactionId, (State, Actor)>,
     half_answer_lost: bool,
     unreachable: bool,
+    contradictions: usize,
 }
 
 impl Recorder {
@@ -108,6 +109,14 @@ impl Recorder {
         about.map(|said| (said.resolution, said.actor)).collect()
     }
 
+    pub(crate) fn decision_of(&self, id: TransactionId) -> Option<State> {
+        self.state().decided.get(&id).map(|(state, _)| *state)
+    }
+
+    pub(crate) fn contradictions(&self) -> usize {
+        self.state().contradictions
+    }
+
     /// The question a check-back of `id` asks.
     pub(crate) fn question(&self, id: TransactionId) -> Asked {
         let state = self.state();
@@ -117,11 +126,15 @@ impl Recorder {
 
     /// Asks about `id` and waits for what is said.
     pub(crate) async fn check(&self, asks: &CheckBackQueue, id: TransactionId) -> Resolve {
+        let before = self.said_about(id).len();
         let mut said = self.said.subscribe();
-        let before = *said.borrow_and_update();
         asks.ask(self.question(id)).unwrap();
-        said.wait_for(|now| *now > before).await.unwrap();
-        self.state().resolved.last().unwrap().clone()
+        said.wait_for(|_| self.said_about(id).len() > before)
+            .await
+            .unwrap();
+        let state = self.state();
+        let last = state.resolved.iter().rfind(|said| said.id == id);
+        last.unwrap().clone()
     }
 
     fn state(&self) -> MutexGuard<'_, Recorded> {
@@ -208,12 +221,16 @@ impl Endpoint for Recorder {
                 Outcome::DecidedNow
             }
             (Some(to), Some((stands, _))) if to == *stands => Outcome::AlreadyTheSame,
-            (Some(_), Some((stands, by))) => Outcome::AlreadyOtherwise(Verdict {
-                state: *stands,
-                actor: *by,
-                at: ServerTime(0),
-                evidence: String::new(),
-            }),
+            (Some(_), Some((stands, by))) => {
+                let verdict = Verdict {
+                    state: *stands,
+                    actor: *by,
+                    at: ServerTime(0),
+                    evidence: String::new(),
+                };
+                state.contradictions += 1;
+                Outcome::AlreadyOtherwise(verdict)
+            }
         };
         drop(state);
         self.said.send_modify(|count| *count += 1);
