@@ -138,6 +138,15 @@ impl Inbox {
         }
     }
 
+    /// Answers what waits, for want of a writer that will.
+    pub(super) fn answer_all(&self, error: impl Fn() -> AppendError) {
+        let mut left = Vec::new();
+        self.take(&mut left);
+        for submission in left {
+            (submission.then)(Err(error()));
+        }
+    }
+
     /// Refuses whatever comes from now on; what waits is still taken.
     pub(super) fn close(&self) {
         let mut waiting = lock(&self.waiting);
@@ -146,6 +155,12 @@ impl Inbox {
         drop(waiting);
         self.arrived.notify_all();
         self.room.notify_waiters();
+    }
+}
+
+impl Drop for Inbox {
+    fn drop(&mut self) {
+        self.answer_all(|| AppendError::Closed);
     }
 }
 

@@ -5,9 +5,9 @@ use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 
 use super::inbox::Waited;
-use super::lock;
 use super::shared::Shared;
 use super::writer::Writer;
+use super::{AppendError, lock};
 
 /// The running threads.
 #[derive(Debug)]
@@ -45,32 +45,50 @@ impl Threads {
     }
 }
 
+/// Waits for the thread; `false` at once if it is the caller.
 fn join(thread: &Mutex<Option<JoinHandle<()>>>) -> bool {
-    let Some(handle) = lock(thread).take() else {
-        return true;
-    };
-    if handle.thread().id() == thread::current().id() {
+    let mut slot = lock(thread);
+    if slot
+        .as_ref()
+        .is_some_and(|handle| handle.thread().id() == thread::current().id())
+    {
         return false;
     }
-    // A panic there has poisoned the log already, see `Alarm`.
-    let _ = handle.join();
+    let handle = slot.take();
+    drop(slot);
+    if let Some(handle) = handle {
+        // A panic there has poisoned the log already, see `Alarm`.
+        let _ = handle.join();
+    }
     true
 }
 
-/// Poisons the log and turns appends away if its thread panics.
-struct Alarm<'a>(&'a Shared);
+/// Poisons the log if its thread panics. Without a writer, appends are answered here and turned away.
+struct Alarm<'a> {
+    shared: &'a Shared,
+    writer: bool,
+}
 
 impl Drop for Alarm<'_> {
     fn drop(&mut self) {
-        if thread::panicking() {
-            self.0.fail("a thread of the log has panicked".into());
-            self.0.inbox.close();
+        if !thread::panicking() {
+            return;
+        }
+        let reason = "a thread of the log has panicked";
+        self.shared.fail(reason.into());
+        if self.writer {
+            self.shared.inbox.close();
+            let poisoned = || AppendError::Poisoned(reason.into());
+            self.shared.inbox.answer_all(poisoned);
         }
     }
 }
 
 fn write(shared: &Shared, mut writer: Writer) {
-    let _alarm = Alarm(shared);
+    let _alarm = Alarm {
+        shared,
+        writer: true,
+    };
     let mut submissions = Vec::new();
     loop {
         let sync_in = writer
@@ -85,7 +103,10 @@ fn write(shared: &Shared, mut writer: Writer) {
 }
 
 fn keep_up(shared: &Shared) {
-    let _alarm = Alarm(shared);
+    let _alarm = Alarm {
+        shared,
+        writer: false,
+    };
     loop {
         let mut wanted = shared.upkeep.wait(shared.settings.checkpoint_every);
         if wanted.closed {

@@ -685,6 +685,36 @@ fn many_messages_leave_memory_to_the_files() {
 }
 
 #[test]
+fn a_recovery_that_ends_half_way_leaves_what_the_checkpoint_needs() {
+    let disk = MemoryDisk::new();
+    let (log, mut driver) = opened(&disk);
+    let keyed = |i: u64| message(&queue("t", 0), b"", &[("KEYS", &format!("k{i}"))]);
+    for i in 0..3 {
+        put(&log, &mut driver, keyed(i));
+        driver.checkpoint().unwrap();
+    }
+    (3..40).for_each(|i| drop(put(&log, &mut driver, keyed(i))));
+    disk.restart();
+    // Recovery flushes and merges key runs on its way; then the process ends before the next checkpoint.
+    let at_step = disk.clone();
+    let steps: steps::Hook = Arc::new(move |step| {
+        if step == steps::RECOVERY_TAIL_SYNCED {
+            at_step.restart();
+        }
+    });
+    let with = Settings {
+        index_bytes: 100,
+        steps: Some(steps),
+        ..settings()
+    };
+    assert!(open(&disk, with).is_err());
+    let (log, _driver) = opened(&disk);
+    for i in 0..40 {
+        assert_eq!(log.find_key("t", &format!("k{i}"), 9).unwrap().len(), 1);
+    }
+}
+
+#[test]
 fn every_step_is_met() {
     let met = Arc::new(Mutex::new(std::collections::BTreeSet::new()));
     let hook = met.clone();
@@ -705,6 +735,126 @@ fn every_step_is_met() {
         all.sort_unstable();
         all
     });
+}
+
+#[test]
+fn whoever_waits_when_the_log_goes_away_is_told() {
+    let (log, driver) = opened(&MemoryDisk::new());
+    let answer = submit(&log, vec![note(OWNER, b"")], Flush::Sync);
+    drop((log, driver));
+    assert_eq!(failed(&answer), AppendError::Closed);
+}
+
+#[test]
+fn a_panic_in_a_callback_poisons_and_answers_the_others() {
+    let disk = Arc::new(MemoryDisk::new());
+    let clock = Arc::new(ManualClock::new(0));
+    let log = FileLog::open(disk, settings(), clock, &SeededRandom::new(1)).unwrap();
+    let mut failure = log.failure();
+    let entries = vec![note(OWNER, b"")];
+    let then = Box::new(|_: Result<&[Placed], AppendError>| panic!("a callback that panics"));
+    let flush = Flush::Sync;
+    log.append(Submission {
+        entries,
+        flush,
+        then,
+    })
+    .unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .build()
+        .unwrap();
+    runtime.block_on(failure.wait_for(Option::is_some)).unwrap();
+    let answer = append(&log, vec![note(OWNER, b"")], Flush::Sync).unwrap_err();
+    assert!(matches!(
+        answer,
+        AppendError::Poisoned(_) | AppendError::Closed
+    ));
+    assert!(log.close().is_err());
+}
+
+#[test]
+fn a_log_may_be_closed_from_a_callback() {
+    let disk = Arc::new(MemoryDisk::new());
+    let clock = Arc::new(ManualClock::new(0));
+    let open = || {
+        FileLog::open(
+            disk.clone(),
+            settings(),
+            clock.clone(),
+            &SeededRandom::new(1),
+        )
+    };
+    let log = Arc::new(open().unwrap());
+    let (inner, (tell, told)) = (log.clone(), std::sync::mpsc::channel());
+    let then = Box::new(move |_: Result<&[Placed], AppendError>| {
+        inner.close().unwrap();
+        tell.send(()).unwrap();
+    });
+    let (entries, flush) = (vec![note(OWNER, b"")], Flush::Sync);
+    log.append(Submission {
+        entries,
+        flush,
+        then,
+    })
+    .unwrap();
+    told.recv().unwrap();
+    log.close().unwrap();
+    assert_eq!(all(&log).len(), 1);
+    assert_eq!(all(&open().unwrap()).len(), 1);
+}
+
+#[test]
+fn what_is_visible_can_be_read_while_everything_moves() {
+    const PRODUCERS: u64 = 3;
+    const EACH: u64 = 1500;
+    let disk = Arc::new(MemoryDisk::new());
+    let clock = Arc::new(ManualClock::new(0));
+    // Checkpoints and new segments all the time.
+    let with = Settings {
+        index_bytes: 2000,
+        ..settings()
+    };
+    let log = FileLog::open(disk, with, clock, &SeededRandom::new(1)).unwrap();
+    let queue = queue("t", 0);
+    std::thread::scope(|scope| {
+        for producer in 0..PRODUCERS {
+            let (log, queue) = (&log, &queue);
+            scope.spawn(move || {
+                for i in 0..EACH {
+                    let word = format!("k{producer}-{i}");
+                    let entry = message(queue, &[7; 100], &[("KEYS", &word)]);
+                    let flush = if i % 2 == 0 {
+                        Flush::Sync
+                    } else {
+                        Flush::Async
+                    };
+                    let placed = append(log, vec![entry], flush).unwrap();
+                    if flush == Flush::Sync {
+                        let found = log.find_key("t", &word, 9).unwrap();
+                        assert_eq!(found, [placed[0].position]);
+                    }
+                }
+            });
+        }
+        let mut end = log.watch(&queue);
+        let mut next = QueueOffset(0);
+        while next.0 < PRODUCERS * EACH {
+            let to = *end.borrow_and_update();
+            let entries = log.entries(&queue, next, usize::MAX).unwrap();
+            assert!(entries.len() as u64 >= to.0 - next.0);
+            for entry in entries {
+                assert_eq!(entry.offset, next);
+                let stored = log.read(entry.position).unwrap();
+                assert_eq!(
+                    RecordView::parse(&stored.bytes).unwrap().queue_offset,
+                    next.0
+                );
+                next = QueueOffset(next.0 + 1);
+            }
+            std::thread::yield_now();
+        }
+    });
+    assert_eq!(all(&log).len() as u64, PRODUCERS * EACH);
 }
 
 mod crashes;

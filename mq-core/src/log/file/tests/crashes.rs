@@ -61,6 +61,8 @@ impl World {
         let with = Settings {
             segment_bytes: 16 << 10,
             batch_bytes: 4 << 10,
+            // Small enough that recovery itself flushes the indexes, now and then several times.
+            index_bytes: if self.below(2) == 0 { 200 } else { 100_000 },
             steps: Some(hook),
             ..settings()
         };
