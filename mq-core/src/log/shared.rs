@@ -231,7 +231,7 @@ impl Shared {
             && let Err(error) = self.segments.at_or_make(start)
         {
             // The writer will try for itself, and decide what it means.
-            tracing::warn!(start, %error, "the next segment could not be prepared");
+            tracing::warn!(start, %error, "the next segment could not be made");
         }
         if wanted.checkpoint
             && self.failure.borrow().is_none()

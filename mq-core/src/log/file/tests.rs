@@ -693,7 +693,9 @@ fn a_recovery_that_ends_half_way_leaves_what_the_checkpoint_needs() {
         put(&log, &mut driver, keyed(i));
         driver.checkpoint().unwrap();
     }
-    (3..40).for_each(|i| drop(put(&log, &mut driver, keyed(i))));
+    for i in 3..40 {
+        put(&log, &mut driver, keyed(i));
+    }
     disk.restart();
     // Recovery flushes and merges key runs on its way; then the process ends before the next checkpoint.
     let at_step = disk.clone();
