@@ -4,6 +4,8 @@
 //! |---|---|
 //! | [`checker`] | whether a log, its database and the users' databases tell one story; shares no code with the product |
 //! | [`process`] | a program as a process of its own, killed where the test says |
+//! | [`service`] | a whole service in one process, for tests that kill it |
 
 pub mod checker;
 pub mod process;
+pub mod service;

@@ -22,6 +22,18 @@ pub(super) fn check(world: &World, phase: Phase, report: &mut Report) {
     }
 }
 
+/// A database that nobody has taken over belongs only to a log in which the coordinator has written nothing.
+pub(super) fn unowned(world: &World, report: &mut Report) {
+    let ours = world.log.records.iter().filter_map(|record| record.mark);
+    let ours = ours.filter(|mark| mark.owner == COORDINATOR).count();
+    if ours > 0 || world.log.stamped > 0 {
+        report.add(
+            Promise::SqlWithinTheLog,
+            format!("the log has {ours} record(s) of the coordinator, the database has no owner"),
+        );
+    }
+}
+
 fn log_is_sound(log: &Log, report: &mut Report) {
     let mut last = None;
     let mut next: HashMap<(&str, u32), u64> = HashMap::new();

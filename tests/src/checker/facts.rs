@@ -106,6 +106,8 @@ impl Message {
 /// The coordinator's database.
 #[derive(Debug, Clone, Default)]
 pub struct Sql {
+    /// Whether there is an owner row: a database that nobody has taken over yet has nothing else either.
+    pub owned: bool,
     /// The owner row.
     pub owner: Owner,
     /// By position.

@@ -143,6 +143,10 @@ impl fmt::Display for Report {
 #[must_use]
 pub fn check(world: &World, phase: Phase) -> Report {
     let mut report = Report::default();
+    if !world.sql.owned {
+        agreement::unowned(world, &mut report);
+        return report;
+    }
     agreement::check(world, phase, &mut report);
     history::check(world, &mut report);
     users::check(world, phase, &mut report);

@@ -17,8 +17,12 @@ pub async fn transactions(database: &Path) -> Result<Sql> {
     let read = async {
         let mut connection = open(database).await?;
         sqlx::query("BEGIN").execute(&mut connection).await?;
+        let Some(owner) = owner(&mut connection).await? else {
+            return Ok(Sql::default());
+        };
         anyhow::Ok(Sql {
-            owner: owner(&mut connection).await?,
+            owned: true,
+            owner,
             rows: rows(&mut connection).await?,
             events: events(&mut connection).await?,
             seals: seals(&mut connection).await?,
@@ -101,11 +105,20 @@ async fn open(database: &Path) -> Result<SqliteConnection> {
     Ok(options.disable_statement_logging().connect().await?)
 }
 
-async fn owner(connection: &mut SqliteConnection) -> Result<Owner> {
-    let row = sqlx::query("SELECT * FROM owner WHERE one = 1")
-        .fetch_one(connection)
+/// The owner row; `None` if the tables are not made yet or nobody has taken them over.
+async fn owner(connection: &mut SqliteConnection) -> Result<Option<Owner>> {
+    let table = "SELECT count(*) FROM sqlite_master WHERE type = 'table' AND name = 'owner'";
+    let tables: i64 = sqlx::query_scalar(table)
+        .fetch_one(&mut *connection)
         .await?;
-    Ok(Owner {
+    if tables == 0 {
+        return Ok(None);
+    }
+    let row = sqlx::query("SELECT * FROM owner WHERE one = 1")
+        .fetch_optional(connection)
+        .await?;
+    let Some(row) = row else { return Ok(None) };
+    Ok(Some(Owner {
         log: wide(&row, "log")?,
         seq: long(&row, "seq")?,
         watermark: long(&row, "watermark")?,
@@ -113,7 +126,7 @@ async fn owner(connection: &mut SqliteConnection) -> Result<Owner> {
         last_decision: long(&row, "last_decision")?,
         next_event: long(&row, "next_event")?,
         head: bytes(&row, "head")?,
-    })
+    }))
 }
 
 async fn rows(connection: &mut SqliteConnection) -> Result<Vec<Row>> {

@@ -142,6 +142,7 @@ fn good() -> World {
         ],
         ..Log::default()
     };
+    world.sql.owned = true;
     world.sql.owner = Owner {
         log: 7,
         watermark: 500,
@@ -226,6 +227,8 @@ fn an_open_transaction_is_no_healed_world() {
 #[test]
 fn nothing_at_all_is_healed() {
     let mut world = World::default();
+    assert!(check(&world, Phase::Healed).is_clean());
+    world.sql.owned = true;
     world.sql.owner.next_event = 1;
     let report = check(&world, Phase::Healed);
     assert!(report.is_clean(), "{report}");
@@ -383,6 +386,11 @@ fn a_log_older_than_sql_is_found() {
 fn sql_older_than_the_log_is_found() {
     breaks_only(Promise::SqlWithinTheLog, |world| world.log.stamped = 3);
     breaks_only(Promise::SqlWithinTheLog, |world| world.sql.owner.log = 8);
+}
+
+#[test]
+fn an_empty_database_beside_a_log_that_was_used_is_found() {
+    breaks_only(Promise::SqlWithinTheLog, |world| world.sql = Sql::default());
 }
 
 #[test]

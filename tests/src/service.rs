@@ -1,0 +1,240 @@
+//! A whole service in one process, for tests that kill it: local transactions with messages, and a consumer with an inbox.
+//!
+//! What it was told it says on standard output, a line for each answer (see [`answers`]), so that a test can compare the
+//! answers with what is on disk after a kill. Run over the same folder again it goes on, and ends once everything is
+//! decided, published and applied.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use coordinator::client::half::Settled;
+use coordinator::client::producer::Producer;
+use coordinator::engine::settings::Settings;
+use coordinator::engine::{Coordinator, half};
+use coordinator::inbox::{Delivered, Entry, Inbox};
+use coordinator::marker::databases::Markers;
+use coordinator::steps;
+use coordinator::store::Filter;
+use coordinator::store::sqlite::{Options, Sqlite};
+use coordinator::transaction::State;
+use mq_core::broker::{self, Broker};
+use mq_core::client::{Consumer, Delivery};
+use mq_core::clock::SystemClock;
+use mq_core::log::disk::FolderDisk;
+use mq_core::log::file::FileLog;
+use mq_core::log::open;
+use mq_core::message::Message;
+use mq_core::random::{Random, SeededRandom, SystemRandom};
+use mq_core::wire::reserved;
+use sqlx::sqlite::{
+    SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
+};
+
+use crate::checker::facts::Answer;
+
+/// The topic of its messages.
+pub const TOPIC: &str = "orders";
+/// The consumer group that applies them.
+pub const CONSUMERS: &str = "warehouse";
+/// The service's own database, beside the coordinator's folder `log` and file `halfmoon.db`.
+pub const DATABASE: &str = "service.db";
+/// Query for the transactions whose business row is there.
+pub const BUSINESS: &str = "SELECT id FROM placed";
+/// Query for the effects of messages; the group is its parameter.
+pub const EFFECTS: &str =
+    "SELECT message, count(*) FROM applied WHERE consumers = ?1 GROUP BY message";
+
+const TABLES: &str = "
+    CREATE TABLE IF NOT EXISTS placed (id BLOB PRIMARY KEY) STRICT, WITHOUT ROWID;
+    CREATE TABLE IF NOT EXISTS applied (consumers TEXT NOT NULL, message TEXT NOT NULL) STRICT;";
+
+/// Local transactions that run at the same time.
+const AT_ONCE: u64 = 6;
+/// How long the end may take once all local transactions have ended.
+const SETTLED_WITHIN: Duration = Duration::from_secs(20);
+
+/// What to do.
+#[derive(Debug, Clone, Copy)]
+pub struct Plan {
+    /// Where what happens comes from.
+    pub seed: u64,
+    /// How many local transactions to run.
+    pub transactions: u64,
+}
+
+/// Runs the service in `folder`.
+///
+/// # Errors
+/// Anything that does not work or is not settled in time.
+pub async fn run(folder: &Path, plan: Plan) -> Result<()> {
+    let (broker, coordinator) = open(folder).await?;
+    let pool = database(&folder.join(DATABASE)).await?;
+    let markers = Markers::new().add(pool.clone()).await?;
+    let producer = Producer::builder("order-service").markers(markers);
+    let producer = producer.attach(&coordinator).await?;
+    let inbox = Inbox::new(pool.clone(), CONSUMERS)?;
+    inbox.ensure_table().await?;
+    let consumer = Consumer::builder(CONSUMERS)
+        .subscribe(TOPIC, "*")
+        .attach(&broker)
+        .await?;
+    let consuming = tokio::spawn(consume(consumer, inbox));
+    let next = Arc::new(AtomicU64::new(0));
+    let mut workers = Vec::new();
+    for _ in 0..AT_ONCE {
+        let (producer, pool, next) = (producer.clone(), pool.clone(), next.clone());
+        workers.push(tokio::spawn(async move {
+            while next.fetch_add(1, Ordering::Relaxed) < plan.transactions {
+                let number = next.load(Ordering::Relaxed);
+                let random = SeededRandom::new(plan.seed.wrapping_mul(1_000_003) ^ number);
+                place(&producer, &pool, random.next_u64()).await?;
+            }
+            anyhow::Ok(())
+        }));
+    }
+    for worker in workers {
+        worker.await??;
+    }
+    producer.flush().await;
+    let end = tokio::time::timeout(SETTLED_WITHIN, settled(&coordinator, &pool));
+    end.await.context("not everything was settled in time")??;
+    producer.close().await;
+    consuming.abort();
+    broker.close(Duration::from_secs(5)).await?;
+    println!("settled");
+    Ok(())
+}
+
+/// Log, database, coordinator and broker over `folder`, with waits that suit a test.
+async fn open(folder: &Path) -> Result<(Broker, Coordinator)> {
+    let clock = Arc::new(SystemClock::new());
+    let disk = FolderDisk::open(folder.join("log"))?;
+    let settings = open::Settings {
+        segment_bytes: 64 << 10,
+        checkpoint_every: Duration::from_millis(100),
+        checkpoint_bytes: 32 << 10,
+        unindexed_topics: vec![reserved::HALF_TOPIC.into()],
+        owners: vec![half::OWNER],
+        steps: Some(Arc::new(steps::reach)),
+        ..open::Settings::default()
+    };
+    let log = FileLog::open(Arc::new(disk), settings, clock.clone(), &SystemRandom)?;
+    let store = Sqlite::open(folder.join("halfmoon.db"), Options::default()).await?;
+    let mut settings = Settings::default();
+    settings.check_back.grace = Duration::from_millis(100);
+    settings.check_back.first_wait = Duration::from_millis(200);
+    let coordinator = Coordinator::new(Arc::new(store), settings);
+    let parts = broker::Parts {
+        log: Arc::new(log),
+        clock,
+        random: Arc::new(SystemRandom),
+        extensions: vec![Arc::new(coordinator.clone())],
+    };
+    let broker = Broker::open(broker::Settings::default(), parts).await?;
+    Ok((broker, coordinator))
+}
+
+async fn database(file: &Path) -> Result<SqlitePool> {
+    let options = SqliteConnectOptions::new()
+        .filename(file)
+        .create_if_missing(true)
+        .journal_mode(SqliteJournalMode::Wal)
+        .synchronous(SqliteSynchronous::Full);
+    let pool = SqlitePoolOptions::new()
+        .max_connections(4)
+        .connect_with(options)
+        .await?;
+    sqlx::raw_sql(TABLES).execute(&pool).await?;
+    Ok(pool)
+}
+
+/// One local transaction with its message; `chance` says how it ends.
+async fn place(producer: &Producer, pool: &SqlitePool, chance: u64) -> Result<()> {
+    let body = vec![b'x'; (chance % 2_000) as usize];
+    let message = Message::builder(TOPIC).tag("placed").body(body).build()?;
+    let mut local = producer.begin(pool, message).await?;
+    let id = local.id();
+    println!("half {id}");
+    sqlx::query("INSERT INTO placed (id) VALUES (?)")
+        .bind(id.to_bytes().to_vec())
+        .execute(&mut *local)
+        .await?;
+    let (word, settled) = match chance % 10 {
+        0..7 => ("committed", local.commit().await?),
+        7..9 => ("rolled_back", local.roll_back().await),
+        // The producer forgets about it.
+        _ => return Ok(()),
+    };
+    match settled {
+        Settled::Decided => println!("{word} {id}"),
+        Settled::Deferred(why) => eprintln!("{id} is decided later: {why}"),
+        other => bail!("{id} was to be {word}: {other:?}"),
+    }
+    Ok(())
+}
+
+/// A delivery, known by its message's key.
+struct Known<'a>(&'a Delivery);
+
+impl Delivered for Known<'_> {
+    fn message_key(&self) -> String {
+        self.0.unique_key().unwrap_or_default().to_owned()
+    }
+}
+
+/// Applies every message once.
+async fn consume(mut consumer: Consumer, inbox: Inbox<sqlx::Sqlite>) -> Result<()> {
+    while let Some(delivery) = consumer.next().await? {
+        let known = Known(&delivery);
+        if let Entry::First(mut local) = inbox.begin(&known).await? {
+            sqlx::query("INSERT INTO applied (consumers, message) VALUES (?, ?)")
+                .bind(CONSUMERS)
+                .bind(known.message_key())
+                .execute(&mut *local)
+                .await?;
+            local.commit().await?;
+        }
+        delivery.ack();
+    }
+    Ok(())
+}
+
+/// Returns once nothing is open or unpublished and every business row's message was applied.
+async fn settled(coordinator: &Coordinator, pool: &SqlitePool) -> Result<()> {
+    let reader = coordinator.reader();
+    let open = Filter {
+        state: Some(State::Prepared),
+        limit: 1,
+        ..Filter::default()
+    };
+    loop {
+        coordinator.write_held().await.map_err(anyhow::Error::msg)?;
+        let owner = reader.owner().await?.context("the store has an owner")?;
+        let counted = "SELECT (SELECT count(*) FROM placed), (SELECT count(*) FROM applied)";
+        let (placed, applied): (i64, i64) = sqlx::query_as(counted).fetch_one(pool).await?;
+        let published = owner.published == owner.last_decision;
+        if published && placed == applied && reader.list(&open).await?.is_empty() {
+            return Ok(());
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// What the service said it was told, from its lines.
+#[must_use]
+pub fn answers(lines: &[String]) -> Vec<Answer> {
+    let answer = |line: &String| {
+        let (word, id) = line.split_once(' ')?;
+        let id = u128::from_str_radix(id, 16).ok()?;
+        match word {
+            "half" => Some(Answer::Half(id)),
+            "committed" => Some(Answer::Decided(id, true)),
+            "rolled_back" => Some(Answer::Decided(id, false)),
+            _ => None,
+        }
+    };
+    lines.iter().filter_map(answer).collect()
+}
