@@ -21,7 +21,7 @@ use coordinator::store::Filter;
 use coordinator::store::sqlite::{Options, Sqlite};
 use coordinator::transaction::State;
 use mq_core::broker::{self, Broker};
-use mq_core::client::{Consumer, Delivery};
+use mq_core::client::Consumer;
 use mq_core::clock::SystemClock;
 use mq_core::log::disk::FolderDisk;
 use mq_core::log::file::FileLog;
@@ -176,23 +176,13 @@ async fn place(producer: &Producer, pool: &SqlitePool, chance: u64) -> Result<()
     Ok(())
 }
 
-/// A delivery, known by its message's key.
-struct Known<'a>(&'a Delivery);
-
-impl Delivered for Known<'_> {
-    fn message_key(&self) -> String {
-        self.0.unique_key().unwrap_or_default().to_owned()
-    }
-}
-
 /// Applies every message once.
 async fn consume(mut consumer: Consumer, inbox: Inbox<sqlx::Sqlite>) -> Result<()> {
     while let Some(delivery) = consumer.next().await? {
-        let known = Known(&delivery);
-        if let Entry::First(mut local) = inbox.begin(&known).await? {
+        if let Entry::First(mut local) = inbox.begin(&delivery).await? {
             sqlx::query("INSERT INTO applied (consumers, message) VALUES (?, ?)")
                 .bind(CONSUMERS)
-                .bind(known.message_key())
+                .bind(delivery.message_key())
                 .execute(&mut *local)
                 .await?;
             local.commit().await?;
