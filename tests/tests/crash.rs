@@ -92,8 +92,8 @@ impl Runs {
 
     /// Copies the folder where it outlives the test.
     fn keep(&self) -> std::path::PathBuf {
-        let kept =
-            Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("kept-{}", std::process::id()));
+        let name = self.folder.path().file_name().unwrap_or_default();
+        let kept = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
         copy(self.folder.path(), &kept);
         kept
     }
