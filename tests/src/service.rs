@@ -168,10 +168,12 @@ async fn place(producer: &Producer, pool: &SqlitePool, chance: u64) -> Result<()
         // The producer forgets about it.
         _ => return Ok(()),
     };
-    match settled {
-        Settled::Decided => println!("{word} {id}"),
-        Settled::Deferred(why) => eprintln!("{id} is decided later: {why}"),
-        other => bail!("{id} was to be {word}: {other:?}"),
+    if settled == Settled::Decided {
+        println!("{word} {id}");
+    } else if let Settled::Deferred(why) = settled {
+        eprintln!("{id} is decided later: {why}");
+    } else {
+        bail!("{id} was to be {word}: {settled:?}");
     }
     Ok(())
 }

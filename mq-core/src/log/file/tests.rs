@@ -1,3 +1,5 @@
+//! The log of files on a disk in memory that crashes, tears and fails on purpose.
+
 use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
