@@ -27,6 +27,10 @@ use crate::wire::record::{self, RecordView};
 /// After the disk was found full, appends that need a new segment are refused at once for this long.
 const FULL_FOR: Duration = Duration::from_secs(1);
 
+/// The next segment is prepared once this part (one over it) of a segment is in use: early, because writing it takes about
+/// as long as filling one at full speed, but not at once, because a small log shall stay small.
+const PREPARE_AT: u64 = 8;
+
 /// The only one that appends to a log.
 #[derive(Debug)]
 pub(super) struct Writer {
@@ -367,8 +371,8 @@ impl Writer {
             return;
         }
         self.shared.steps.at(steps::WRITTEN);
-        let half = self.segment.start + self.segment.length / 2;
-        if self.end < half && header.end() >= half {
+        let due = self.segment.start + self.segment.length / PREPARE_AT;
+        if self.end < due && header.end() >= due {
             self.shared.upkeep.want_segment(self.segment.end());
         }
         self.end = header.end();
