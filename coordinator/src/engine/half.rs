@@ -149,28 +149,29 @@ pub fn decode(record: &RecordView<'_>, id: TransactionId) -> Result<Decoded, Not
     })
 }
 
-/// The final of a half message: queue and record. Position, queue offset and store time are set by the log.
+/// The final of a half message, whose record stands at `position`: queue and record. Position, queue offset and store time of
+/// the final are set by the log.
 #[must_use]
-pub fn final_record(half: &RecordView<'_>, topic: &TopicName, queue: u32) -> (QueueId, Vec<u8>) {
+pub fn final_record(half: &RecordView<'_>, position: Position, target: &QueueId) -> Vec<u8> {
     let kept = properties::retain(half.properties, |name| {
         name != reserved::SENDER && name != reserved::MARKER
     });
     let mut record = Vec::new();
     NewRecord {
-        topic: topic.as_str(),
-        queue,
+        topic: target.topic.as_str(),
+        queue: target.queue,
         flag: half.flag,
         sys_flag: half.sys_flag | reserved::FLAG_COMMIT,
         born_ms: half.born_ms,
         born_host: half.born_host,
         store_host: half.store_host,
         reconsume_times: 0,
-        prepared_position: half.position,
+        prepared_position: position.0,
         body: half.body,
         properties: &kept,
     }
     .encode(&mut record);
-    (QueueId::new(topic.clone(), queue), record)
+    record
 }
 
 /// The mark of decision number `number`: of the final for a commit, of the echo for a rollback.
@@ -283,9 +284,9 @@ mod tests {
         let mut bytes = encode(&request(), 2, 1000, EMBEDDED_HOST);
         place(&mut bytes, 5, 4096, 1001);
         let view = RecordView::parse(&bytes).unwrap();
-        let (queue, record) = final_record(&view, &TopicName::new("orders").unwrap(), 2);
+        let target = QueueId::new(TopicName::new("orders").unwrap(), 2);
+        let record = final_record(&view, Position(4096), &target);
         let copy = RecordView::parse(&record).unwrap();
-        assert_eq!(queue.to_string(), "orders/2");
         assert_eq!(
             (copy.topic, copy.queue, copy.body),
             ("orders", 2, &b"hello"[..])

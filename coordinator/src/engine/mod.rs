@@ -9,14 +9,18 @@
 //! | `publish` | decisions into the log, in decision order |
 //! | `recovery` | a start: SQL and log agree again |
 //! | `operate` | what an operator may do: ask again, decide |
+//! | `recent` | half messages that became durable a moment ago |
+//! | `acks` | acknowledgements on their way from the log's thread |
 //! | `holds` | topics that must stay because half messages wait for them |
 
+mod acks;
 pub mod feed;
 pub mod half;
 mod holds;
 pub mod ledger;
 pub mod operate;
 pub mod publish;
+mod recent;
 pub mod recovery;
 pub mod settings;
 pub mod status;
@@ -27,6 +31,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use mq_core::broker::Broker;
 use mq_core::clock::ServerTime;
 use mq_core::extension::{self, Claims, Extension};
@@ -39,11 +44,13 @@ use mq_core::wire::reserved;
 use tokio::sync::{Notify, Semaphore, mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
+use self::acks::Acks;
 use self::feed::{Durable, Feed};
 use self::half::Decoded;
 use self::holds::Holds;
 use self::ledger::{Answer, Request, What};
 use self::publish::Final;
+use self::recent::{Kept, Recent};
 use self::recovery::{Found, StartError};
 use self::settings::Settings;
 use self::status::{Health, Status};
@@ -80,6 +87,8 @@ struct Running {
     feed: Arc<Feed>,
     slots: Arc<Semaphore>,
     commands: mpsc::Sender<Command>,
+    recent: Arc<Recent>,
+    acks: Arc<Acks>,
     attempts: Arc<Attempts>,
     wake: Arc<Notify>,
     found: Found,
@@ -87,6 +96,7 @@ struct Running {
 
 struct Tasks {
     stop: watch::Sender<bool>,
+    acks: JoinHandle<()>,
     writer: JoinHandle<()>,
     sweeper: JoinHandle<()>,
     alarm: Alarm,
@@ -206,8 +216,34 @@ impl Coordinator {
         answer.await.map_err(|_| self.why_not())
     }
 
-    /// Finds the half message that `request` names, through the half queue's index, and compares what identifies it.
+    /// Finds the half message that `request` names and compares what identifies it: among those that became durable a moment
+    /// ago, or through the half queue's index.
     fn locate(&self, running: &Running, request: &Resolve) -> Result<Located, Missing> {
+        let commit = request.resolution == Resolution::Commit;
+        let fits = |half: &Half| {
+            half.position == request.position
+                && half.id == request.id
+                && half.group == request.group
+        };
+        if let Some(Kept {
+            half,
+            queue,
+            record,
+        }) = running.recent.take(request.queue_offset, fits)
+        {
+            let copy = if commit {
+                let view = RecordView::parse(&record)
+                    .map_err(|error| Missing::Broken(error.to_string()))?;
+                Some(Final::of(
+                    &view,
+                    half.position,
+                    QueueId::new(half.topic.clone(), queue),
+                ))
+            } else {
+                None
+            };
+            return Ok(Located { half, copy });
+        }
         let log = running.broker.log();
         let missing = |why: &str| Missing::No(why.to_owned());
         let found = match log.find(&self.shared.half_queue, request.queue_offset) {
@@ -237,8 +273,8 @@ impl Coordinator {
                 "the half message belongs to another producer group",
             ));
         }
-        let copy = (request.resolution == Resolution::Commit).then(|| Final::of(&view, &decoded));
-        let Decoded { half, .. } = decoded;
+        let Decoded { half, queue, .. } = decoded;
+        let copy = commit.then(|| Final::of(&view, found, QueueId::new(half.topic.clone(), queue)));
         Ok(Located {
             half: Half {
                 prepared_at: stored.at,
@@ -412,7 +448,10 @@ impl Coordinator {
             settings: shared.settings.check_back.clone(),
         });
         let (stop, stopped) = watch::channel(false);
+        let acks = Arc::new(Acks::default());
+        let telling = acks.clone();
         let tasks = Tasks {
+            acks: tokio::spawn(async move { telling.run().await }),
             stop,
             writer: tokio::spawn(writer.run(inbox)),
             sweeper: tokio::spawn(sweeper.run(stopped)),
@@ -424,6 +463,8 @@ impl Coordinator {
             feed,
             slots,
             commands,
+            recent: Arc::new(Recent::default()),
+            acks,
             attempts,
             wake,
             found,
@@ -474,6 +515,7 @@ impl Extension for Coordinator {
             .unwrap_or_else(PoisonError::into_inner)
             .take();
         let Some(Tasks {
+            acks,
             stop,
             writer,
             sweeper,
@@ -492,6 +534,7 @@ impl Extension for Coordinator {
         if tokio::time::timeout(within, done).await.is_err() {
             tracing::warn!("the coordinator did not finish in time; the next start recovers");
         }
+        acks.abort();
         self.shared.status.set(Health::Stopped);
     }
 }
@@ -539,12 +582,8 @@ impl Coordinator {
         let Ok(slot) = running.slots.clone().try_acquire_owned() else {
             return Err(HalfError::Busy("the database is behind".into()));
         };
-        let record = half::encode(
-            request,
-            target.queue,
-            broker.clock().wall_ms(),
-            broker.host(),
-        );
+        let now = broker.clock().wall_ms();
+        let record = Bytes::from(half::encode(request, target.queue, now, broker.host()));
         let half = Half {
             id: request.id,
             position: Position::default(),
@@ -558,36 +597,44 @@ impl Coordinator {
         };
         steps::reach("half.admitted");
         let (told, placed) = oneshot::channel();
-        let feed = running.feed.clone();
-        let (check_back, immunity) = (self.shared.settings.check_back.clone(), request.immunity);
+        let entry = Append {
+            mark: Some(half::mark(request.id)),
+            entry: Entry::Message {
+                queue: self.shared.half_queue.clone(),
+                tag_code: 0,
+                record: record.clone(),
+            },
+        };
+        let (feed, recent, acks) = (
+            running.feed.clone(),
+            running.recent.clone(),
+            running.acks.clone(),
+        );
+        let settings = &self.shared.settings.check_back;
+        let first_wait = settings.first_wait_of(request.marker, request.immunity);
+        let queue = target.queue;
         let then = Box::new(move |result: Result<&[Placed], AppendError>| {
-            let placed = result.map(|placed| placed.first().copied());
-            if let Ok(Some(placed)) = placed {
-                let at = placed.at;
+            let ack = result.and_then(|placed| placed.first().copied().ok_or(AppendError::Closed));
+            if let Ok(placed) = &ack {
                 let half = Half {
                     position: placed.position,
                     queue_offset: placed.queue_offset,
-                    prepared_at: at,
+                    prepared_at: placed.at,
                     ..half
                 };
-                let first_check = check_back.first_check(&half, immunity);
+                let first_check = placed.at.after(first_wait);
+                recent.keep(Kept {
+                    half: half.clone(),
+                    queue,
+                    record,
+                });
                 // The slot is free again when the writer has stored the row.
                 slot.forget();
                 feed.push([Durable::Half { half, first_check }]);
             }
             steps::reach("half.durable");
-            // The caller is gone: a check-back settles the half message.
-            let _ = told.send(placed);
+            acks.push(told, ack);
         });
-        let queue = self.shared.half_queue.clone();
-        let entry = Append {
-            mark: Some(half::mark(request.id)),
-            entry: Entry::Message {
-                queue,
-                tag_code: 0,
-                record,
-            },
-        };
         let submission = Submission {
             entries: vec![entry],
             flush: Flush::Sync,
@@ -597,11 +644,11 @@ impl Coordinator {
             return Err(HalfError::Busy("the log is behind".into()));
         }
         match placed.await {
-            Ok(Ok(Some(placed))) => Ok(HalfReceipt {
+            Ok(Ok(placed)) => Ok(HalfReceipt {
                 id: request.id,
                 position: placed.position,
                 queue_offset: placed.queue_offset,
-                queue: target.queue,
+                queue,
             }),
             Ok(Err(error @ (AppendError::Full(_) | AppendError::Refused(_)))) => {
                 Err(HalfError::Refused(error.to_string()))
@@ -610,7 +657,7 @@ impl Coordinator {
                 self.shared.status.fail(&error.to_string());
                 Err(HalfError::Unknown(error.to_string()))
             }
-            Ok(Ok(None)) | Err(_) => Err(HalfError::Unknown("the log is gone".into())),
+            Err(_) => Err(HalfError::Unknown("the log is gone".into())),
         }
     }
 

@@ -2,14 +2,15 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use mq_core::broker::filter::tag_code;
-use mq_core::log::{Append, AppendError, Entry, Flush, Full, Log, Placed, Submission};
+use mq_core::log::{Append, AppendError, Entry, Flush, Full, Log, Placed, Position, Submission};
 use mq_core::names::QueueId;
 use mq_core::wire::record::RecordView;
 use mq_core::wire::reserved;
 
 use super::feed::{Durable, Feed};
-use super::half::{self, Decoded};
+use super::half;
 use super::status::Status;
 use crate::steps;
 use crate::store::Half;
@@ -23,19 +24,19 @@ pub struct Final {
     /// Hash of its tag.
     pub tag_code: i64,
     /// Its record.
-    pub record: Vec<u8>,
+    pub record: Bytes,
 }
 
 impl Final {
-    /// The final of the half message whose record is `view`.
+    /// The final, in `queue`, of the half message whose record is `view` and stands at `position`.
     #[must_use]
-    pub fn of(view: &RecordView<'_>, decoded: &Decoded) -> Self {
-        let (queue, record) = half::final_record(view, &decoded.half.topic, decoded.queue);
+    pub fn of(view: &RecordView<'_>, position: Position, queue: QueueId) -> Self {
+        let record = half::final_record(view, position, &queue);
         let tag_code = view.properties.get(reserved::TAGS).map_or(0, tag_code);
         Self {
             queue,
             tag_code,
-            record,
+            record: record.into(),
         }
     }
 }

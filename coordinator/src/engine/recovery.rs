@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use mq_core::clock::Clock;
 use mq_core::log::{Log, Position, ReadError, Stored};
+use mq_core::names::QueueId;
 use mq_core::random::Random;
 use mq_core::wire::record::RecordView;
 
@@ -177,7 +178,11 @@ fn decode(
         prepared_at: stored.at,
         ..decoded.half
     };
-    let first_check = settings.check_back.first_check(&half, decoded.immunity);
+    let first_check = half.prepared_at.after(
+        settings
+            .check_back
+            .first_wait_of(half.marker, decoded.immunity),
+    );
     Ok((half, first_check))
 }
 
@@ -322,7 +327,8 @@ fn final_of(log: &Arc<dyn Log>, half: &Half) -> Result<Final, StartError> {
     };
     let view = RecordView::parse(&stored.bytes).map_err(wrong)?;
     let decoded = half::decode(&view, half.id)?;
-    Ok(Final::of(&view, &decoded))
+    let queue = QueueId::new(decoded.half.topic, decoded.queue);
+    Ok(Final::of(&view, half.position, queue))
 }
 
 /// Rows read or written at a time.

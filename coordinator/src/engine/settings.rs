@@ -2,9 +2,7 @@
 
 use std::time::Duration;
 
-use mq_core::clock::ServerTime;
-
-use crate::store::Half;
+use crate::transaction::MarkerIdentity;
 
 /// Settings of a coordinator. All ages are in server time.
 #[derive(Debug, Clone)]
@@ -76,16 +74,20 @@ impl Default for CheckBackSettings {
 }
 
 impl CheckBackSettings {
-    /// When `half` is due for its first check-back, given the age it asked for.
+    /// At what age a half message is due for its first check-back, given the age it `asked` for.
     ///
     /// A producer with a marker can answer at any time, *in flight* included; one without is left alone while it is immune.
     #[must_use]
-    pub fn first_check(&self, half: &Half, asked: Option<Duration>) -> ServerTime {
-        let usual = if half.marker.is_some() {
+    pub fn first_wait_of(
+        &self,
+        marker: Option<MarkerIdentity>,
+        asked: Option<Duration>,
+    ) -> Duration {
+        let usual = if marker.is_some() {
             self.first_wait
         } else {
             self.immunity
         };
-        half.prepared_at.after(asked.unwrap_or(usual))
+        asked.unwrap_or(usual)
     }
 }

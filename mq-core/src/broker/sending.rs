@@ -222,7 +222,7 @@ pub(crate) fn message(record: &NewRecord<'_>, queue: QueueId, tag_code: i64) -> 
         entry: Entry::Message {
             queue,
             tag_code,
-            record: bytes,
+            record: bytes.into(),
         },
     }
 }

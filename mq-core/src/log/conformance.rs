@@ -154,7 +154,7 @@ pub fn message(queue: &QueueId, body: &[u8], keys: &[(&str, &str)]) -> Append {
     let entry = Entry::Message {
         queue: queue.clone(),
         tag_code: body.len() as i64,
-        record,
+        record: record.into(),
     };
     Append { mark: None, entry }
 }

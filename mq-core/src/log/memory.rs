@@ -186,7 +186,7 @@ impl State {
             Entry::Message {
                 queue,
                 tag_code,
-                mut record,
+                record,
             } => {
                 let queue = self.queue(&queue);
                 let offset = QueueOffset(queue.entries.len() as u64);
@@ -199,6 +199,7 @@ impl State {
                 });
                 // Whoever wakes up waits for the lock, and so sees the record.
                 queue.end.send_replace(QueueOffset(offset.0 + 1));
+                let mut record = record.to_vec();
                 record::place(&mut record, offset.0, position.0, store_ms);
                 self.index_keys(&record, position, unindexed);
                 (record, offset, true)

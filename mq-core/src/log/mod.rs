@@ -107,7 +107,7 @@ pub enum Entry {
         /// What the queue index keeps beside the position: the hash of the tag, or whatever the queue's owner wants.
         tag_code: i64,
         /// A V1 record from [`crate::wire::record::NewRecord::encode`]. The log sets queue offset, position, store time.
-        record: Vec<u8>,
+        record: Bytes,
     },
     /// Bytes for the owner of the mark only.
     Note {

@@ -41,6 +41,8 @@ pub(super) struct Writer {
     end: u64,
     /// The batch that is gathered: its header's place, then records. Empty when none is begun.
     buffer: Vec<u8>,
+    /// The record that is being encoded, with what its place decides.
+    payload: Vec<u8>,
     batch: Batch,
     by_id: HashMap<QueueId, usize>,
     queues: Vec<OpenQueue>,
@@ -110,6 +112,7 @@ impl Writer {
             file,
             end,
             buffer: Vec::new(),
+            payload: Vec::new(),
             batch: Batch::default(),
             by_id: HashMap::new(),
             queues: Vec::new(),
@@ -266,23 +269,25 @@ impl Writer {
             lock(&self.shared.owners).insert(mark.owner);
         }
         let mut queue_offset = 0;
-        let payload = match append.entry {
-            Entry::Note { payload } => payload,
+        self.payload.clear();
+        match append.entry {
+            Entry::Note { payload } => self.payload.extend_from_slice(&payload),
             Entry::Message {
                 queue,
                 tag_code,
-                mut record,
+                record,
             } => {
                 header.is_message = true;
                 header.tag_code = tag_code;
                 queue_offset = self.index(&queue, &record, position, tag_code);
-                record::place(&mut record, queue_offset, position, self.batch.wall_ms);
-                record
+                self.payload.extend_from_slice(&record);
+                let wall_ms = self.batch.wall_ms;
+                record::place(&mut self.payload, queue_offset, position, wall_ms);
             }
-        };
+        }
         self.shared
             .codec
-            .encode_record(&header, &payload, &mut self.buffer);
+            .encode_record(&header, &self.payload, &mut self.buffer);
         self.batch.records += 1;
         self.batch.placed.push(Placed {
             position: Position(position),

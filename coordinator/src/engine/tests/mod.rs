@@ -238,7 +238,7 @@ async fn the_final_is_ahead_of_whatever_its_producer_sends_next() {
         entry: Entry::Message {
             queue,
             tag_code: 0,
-            record,
+            record: record.into(),
         },
     };
     let submission = Submission {
