@@ -7,8 +7,10 @@
 //! | [`output`] | what commands print: JSON, tables on a terminal, plain columns elsewhere |
 //! | [`transactions`] | `halfmoon tx`: transactions and their history |
 //! | [`audit`] | `halfmoon audit`: the whole history for others to keep |
+//! | [`bench`] | `halfmoon bench`: what this machine can do |
 
 pub mod audit;
+pub mod bench;
 mod date;
 pub mod failure;
 pub mod folder;
@@ -39,6 +41,7 @@ struct Halfmoon {
 enum Command {
     Tx(transactions::Arguments),
     Audit(audit::Arguments),
+    Bench(bench::Arguments),
 }
 
 const EXAMPLES: &str = "\
@@ -95,6 +98,7 @@ fn start(command: Command) -> Result<(), Failure> {
         match command {
             Command::Tx(arguments) => transactions::run(arguments).await,
             Command::Audit(arguments) => audit::run(arguments).await,
+            Command::Bench(arguments) => bench::run(arguments).await,
         }
     })
 }
