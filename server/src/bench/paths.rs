@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
+use bytes::Bytes;
 use coordinator::client::endpoint::{
     Endpoint as _, HalfError, HalfReceipt, HalfRequest, Outcome, Resolve,
 };
@@ -154,27 +155,26 @@ impl Sender {
         }
     }
 
-    /// The same records without SQL: the half message is appended and durable, found again, checked and read back as for a
-    /// COMMIT, and its final handed to the log's writer. That is where the real path acknowledges, so here too nobody waits
-    /// for the final's fsync. Decision numbers are counted, not decided.
+    /// The same records without SQL: the half message is appended and durable, its final made of the bytes kept in memory,
+    /// as for a COMMIT that comes soon, and handed to the log's writer. That is where the real path acknowledges, so here
+    /// too nobody waits for the final's fsync. Decision numbers are counted, not decided.
     pub(super) async fn log_only(self: Arc<Self>) -> Result<(), String> {
         let request = self.request();
-        let log = self.broker.log();
         let target = self
             .broker
             .admit(self.message.topic(), None)
             .await
             .map_err(|error| error.to_string())?;
-        let record = half::encode(
+        let kept = Bytes::from(half::encode(
             &request,
             target.queue,
             self.clock.wall_ms(),
             self.broker.host(),
-        );
+        ));
         let entry = Entry::Message {
             queue: self.half_queue.clone(),
             tag_code: 0,
-            record,
+            record: kept.clone(),
         };
         let (told, placed) = oneshot::channel();
         self.append(
@@ -193,17 +193,12 @@ impl Sender {
             Ok(Err(error)) => return Err(error.to_string()),
             Ok(Ok(None)) | Err(_) => return Err("the log has not answered".into()),
         };
-        let position = log
-            .find(&self.half_queue, placed.queue_offset)
-            .map_err(|error| error.to_string())?;
-        let stored = log.read(position).map_err(|error| error.to_string())?;
-        let view = RecordView::parse(&stored.bytes).map_err(|error| error.to_string())?;
-        let decoded = half::decode(&view, request.id).map_err(|error| error.to_string())?;
+        let view = RecordView::parse(&kept).map_err(|error| error.to_string())?;
         let Final {
             queue,
             tag_code,
             record,
-        } = Final::of(&view, &decoded);
+        } = Final::of(&view, placed.position, target);
         let number = self.decisions.fetch_add(1, Ordering::Relaxed) + 1;
         let sender = self.clone();
         self.append(
