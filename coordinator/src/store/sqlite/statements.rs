@@ -24,42 +24,42 @@ pub(super) const GUARD_FAILED: &str = "NOT NULL constraint failed: owner.seq";
 
 /// New texts: id, text.
 pub(super) const NAMES: &str =
-    "INSERT INTO name (id, text) SELECT value ->> 0, value ->> 1 FROM json_each(?); ";
+    "INSERT INTO name (id, text) SELECT value ->> 0, value ->> 1 FROM jsonb_each(?); ";
 
 /// New identities: id, hex.
 pub(super) const IDENTITIES: &str =
-    "INSERT INTO identity (id, bytes) SELECT value ->> 0, unhex(value ->> 1) FROM json_each(?); ";
+    "INSERT INTO identity (id, bytes) SELECT value ->> 0, unhex(value ->> 1) FROM jsonb_each(?); ";
 
 /// New transactions with everything they may have, in the order of [`super::encode::row_json`].
 pub(super) const ROWS: &str = "INSERT INTO tx (half_pos, id, grp, topic, sender, marker, status, half_off, body_len, \
 prepared_at, decided_at, decision_no, check_at, checks, repeats, contradictions) \
 SELECT value ->> 0, unhex(value ->> 1), value ->> 2, value ->> 3, value ->> 4, value ->> 5, value ->> 6, value ->> 7, \
 value ->> 8, value ->> 9, value ->> 10, value ->> 11, value ->> 12, value ->> 13, value ->> 14, value ->> 15 \
-FROM json_each(?); ";
+FROM jsonb_each(?); ";
 
 /// Decisions, checks and parking: position, state, decided at, decision number, check time, checks.
 pub(super) const MOVES: &str = "UPDATE tx SET status = v.value ->> 1, decided_at = v.value ->> 2, \
 decision_no = v.value ->> 3, check_at = v.value ->> 4, checks = coalesce(v.value ->> 5, tx.checks) \
-FROM json_each(?) AS v WHERE tx.half_pos = v.value ->> 0 \
+FROM jsonb_each(?) AS v WHERE tx.half_pos = v.value ->> 0 \
 AND (tx.status = 0 OR (tx.status = 3 AND v.value ->> 1 IN (1, 2))); ";
 
 /// Repeats and contradictions: position, repeats, contradictions.
 pub(super) const COUNTS: &str = "UPDATE tx SET repeats = min(tx.repeats + (v.value ->> 1), 4294967295), \
 contradictions = min(tx.contradictions + (v.value ->> 2), 4294967295) \
-FROM json_each(?) AS v WHERE tx.half_pos = v.value ->> 0; ";
+FROM jsonb_each(?) AS v WHERE tx.half_pos = v.value ->> 0; ";
 
 /// Transactions that could not be published: position, reason.
 pub(super) const UNPUBLISHED: &str = "INSERT INTO unpublished (half_pos, reason) SELECT value ->> 0, value ->> 1 \
-FROM json_each(?) WHERE true ON CONFLICT (half_pos) DO UPDATE SET reason = excluded.reason; ";
+FROM jsonb_each(?) WHERE true ON CONFLICT (half_pos) DO UPDATE SET reason = excluded.reason; ";
 
 /// Transactions that were published after all: positions.
 pub(super) const PUBLISHED: &str =
-    "DELETE FROM unpublished WHERE half_pos IN (SELECT value ->> 0 FROM json_each(?)); ";
+    "DELETE FROM unpublished WHERE half_pos IN (SELECT value ->> 0 FROM jsonb_each(?)); ";
 
 /// Events, in the order of [`super::encode::event_json`].
 pub(super) const EVENTS: &str = "INSERT INTO audit (event, tx, from_step, to_step, actor, at, then_at, source, evidence) \
 SELECT value ->> 0, unhex(value ->> 1), value ->> 2, value ->> 3, value ->> 4, value ->> 5, value ->> 6, value ->> 7, \
-value ->> 8 FROM json_each(?); ";
+value ->> 8 FROM jsonb_each(?); ";
 
 /// The INSERT of as many new transactions as `CHUNKS` says at the same index, in the order of [`super::encode::row`].
 pub(super) static ROW_CHUNKS: LazyLock<[String; 2]> = LazyLock::new(|| {
