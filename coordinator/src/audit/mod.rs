@@ -1,6 +1,7 @@
 //! The history of every transaction, and the seals that show whether anyone has touched it.
 
 pub mod seal;
+pub mod why;
 
 use std::sync::Arc;
 
