@@ -78,6 +78,15 @@ pub trait File: fmt::Debug + Send + Sync + 'static {
     /// Whatever the operating system says.
     fn set_len(&self, len: u64) -> io::Result<()>;
 
+    /// Tells the operating system that what is durable of this file will hardly be read soon, so that its memory can serve
+    /// other pages. Changes nothing else; a disk without a cache does nothing.
+    ///
+    /// # Errors
+    /// Whatever the operating system says; nothing is lost.
+    fn forget(&self) -> io::Result<()> {
+        Ok(())
+    }
+
     /// Whether the file has no bytes.
     ///
     /// # Errors
@@ -214,6 +223,15 @@ impl File for RealFile {
 
     fn sync(&self) -> io::Result<()> {
         self.0.sync_data()
+    }
+
+    fn forget(&self) -> io::Result<()> {
+        Ok(rustix::fs::fadvise(
+            &self.0,
+            0,
+            None,
+            rustix::fs::Advice::DontNeed,
+        )?)
     }
 
     fn len(&self) -> io::Result<u64> {

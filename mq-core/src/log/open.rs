@@ -13,6 +13,9 @@ use super::steps::Hook;
 pub struct Settings {
     /// Length of a new segment file; at least 16 KiB, a multiple of 4 KiB, 64 MiB unless set. No append may be larger.
     pub segment_bytes: u64,
+    /// How much of the log's end is left in the operating system's cache when a segment is made; 256 MiB unless set.
+    /// Consumers that lag further behind read from the disk.
+    pub cached_bytes: u64,
     /// Appends are gathered into one write up to this size; 4 MiB unless set. A larger append is written alone.
     pub batch_bytes: usize,
     /// Most appends that wait for the writer; 65,536 unless set.
@@ -39,6 +42,7 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             segment_bytes: 64 << 20,
+            cached_bytes: 256 << 20,
             batch_bytes: 4 << 20,
             waiting_appends: 65_536,
             waiting_bytes: 32 << 20,

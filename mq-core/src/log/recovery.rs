@@ -70,13 +70,7 @@ pub(super) fn recover(
     let segments = check_segments(&found, id, checkpoint.as_ref())?;
     remove_unfinished(files)?;
     let steps = Steps(settings.steps.clone());
-    let segments = Segments::new(
-        files.clone(),
-        id,
-        settings.segment_bytes,
-        steps.clone(),
-        segments,
-    );
+    let segments = Segments::new(files.clone(), id, settings, segments);
     if segments.all().is_empty() {
         segments
             .at_or_make(0)
