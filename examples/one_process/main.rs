@@ -1,3 +1,7 @@
 //! A whole shop in one process.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    examples::one_process::main()
+}

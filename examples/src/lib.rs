@@ -1,1 +1,9 @@
-//! Whole programs.
+//! Whole programs that show one way to use Halfmoon each; what they have in common is the shop.
+//!
+//! | module | owns |
+//! |---|---|
+//! | [`shop`] | the services of a shop: orders, stock, payments, and the books that must balance |
+//! | [`one_process`] | all of them in one process, beside the coordinator |
+
+pub mod one_process;
+pub mod shop;

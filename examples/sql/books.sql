@@ -1,0 +1,83 @@
+-- The books: what all databases say, side by side, for checks.sql and summary.sql.
+--
+-- One connection has attached every database: orders_0 to orders_3, payments_0 and payments_1, stock, and the
+-- coordinator's own as `coordinator`. `asked` is filled by the program with the orders that were to be placed.
+
+CREATE TEMP TABLE asked (
+    order_id     INTEGER PRIMARY KEY,
+    shard        INTEGER NOT NULL,
+    goods_cents  INTEGER NOT NULL,
+    amount_cents INTEGER NOT NULL,
+    is_taken     INTEGER NOT NULL,   -- whether the shop's rule lets it in
+    loses_till   INTEGER NOT NULL    -- whether its till dies after the local COMMIT
+);
+
+CREATE TEMP VIEW all_orders AS
+SELECT 0 AS shard, * FROM orders_0.orders UNION ALL
+SELECT 1 AS shard, * FROM orders_1.orders UNION ALL
+SELECT 2 AS shard, * FROM orders_2.orders UNION ALL
+SELECT 3 AS shard, * FROM orders_3.orders;
+
+CREATE TEMP VIEW all_lines AS
+SELECT * FROM orders_0.order_line UNION ALL
+SELECT * FROM orders_1.order_line UNION ALL
+SELECT * FROM orders_2.order_line UNION ALL
+SELECT * FROM orders_3.order_line;
+
+CREATE TEMP VIEW all_rejected AS
+SELECT 0 AS shard, * FROM orders_0.rejected_order UNION ALL
+SELECT 1 AS shard, * FROM orders_1.rejected_order UNION ALL
+SELECT 2 AS shard, * FROM orders_2.rejected_order UNION ALL
+SELECT 3 AS shard, * FROM orders_3.rejected_order;
+
+CREATE TEMP VIEW all_payments AS
+SELECT 0 AS shard, * FROM payments_0.payment UNION ALL
+SELECT 1 AS shard, * FROM payments_1.payment;
+
+-- What became of each order, whichever database says so.
+CREATE TEMP TABLE ends (order_id INTEGER NOT NULL, shard INTEGER NOT NULL, how TEXT NOT NULL);
+INSERT INTO ends
+SELECT order_id, shard, CASE status WHEN 'cancelled' THEN 'cancelled for ' || reason ELSE status END FROM all_orders
+UNION ALL
+SELECT order_id, shard, 'rejected' FROM all_rejected;
+CREATE INDEX temp.ends_order ON ends (order_id);
+
+-- Payments and reservations beside their orders.
+CREATE TEMP TABLE paid (order_id INTEGER NOT NULL, amount_cents INTEGER NOT NULL, status TEXT NOT NULL);
+INSERT INTO paid SELECT order_id, amount_cents, status FROM all_payments;
+CREATE INDEX temp.paid_order ON paid (order_id);
+
+-- Rows that a message hangs on, each with the transaction that wrote it.
+CREATE TEMP TABLE business (id BLOB NOT NULL, order_id INTEGER NOT NULL, what TEXT NOT NULL, place TEXT NOT NULL);
+INSERT INTO business
+SELECT placed_by, order_id, 'orders/placed', 'orders_' || shard FROM all_orders
+UNION ALL
+SELECT cancelled_by, order_id, 'orders/cancelled', 'orders_' || shard FROM all_orders WHERE cancelled_by IS NOT NULL
+UNION ALL
+SELECT answered_by, order_id, CASE status WHEN 'refused' THEN 'stock/refused' ELSE 'stock/reserved' END, 'stock' FROM stock.reservation
+UNION ALL
+SELECT answered_by, order_id, 'payments/' || status, 'payments_' || shard FROM all_payments;
+CREATE INDEX temp.business_id ON business (id);
+
+CREATE TEMP TABLE markers (id BLOB NOT NULL, value INTEGER NOT NULL, at_ms INTEGER NOT NULL, place TEXT NOT NULL);
+INSERT INTO markers
+SELECT id, value, at_ms, 'orders_0'   FROM orders_0.halfmoon_marker   UNION ALL
+SELECT id, value, at_ms, 'orders_1'   FROM orders_1.halfmoon_marker   UNION ALL
+SELECT id, value, at_ms, 'orders_2'   FROM orders_2.halfmoon_marker   UNION ALL
+SELECT id, value, at_ms, 'orders_3'   FROM orders_3.halfmoon_marker   UNION ALL
+SELECT id, value, at_ms, 'payments_0' FROM payments_0.halfmoon_marker UNION ALL
+SELECT id, value, at_ms, 'payments_1' FROM payments_1.halfmoon_marker UNION ALL
+SELECT id, value, at_ms, 'stock'      FROM stock.halfmoon_marker;
+CREATE INDEX temp.markers_id ON markers (id);
+
+-- The coordinator's view of the same transactions, and who decided them according to its history.
+CREATE TEMP TABLE transactions (
+    id BLOB PRIMARY KEY, state TEXT NOT NULL, outcome TEXT NOT NULL, topic TEXT NOT NULL, contradictions INTEGER NOT NULL
+) WITHOUT ROWID;
+INSERT INTO transactions
+SELECT unhex(id), state, outcome, topic, contradictions FROM coordinator.tx_view;
+
+CREATE TEMP TABLE decisions (id BLOB NOT NULL, state TEXT NOT NULL, actor TEXT NOT NULL, evidence TEXT NOT NULL);
+INSERT INTO decisions
+SELECT unhex(id), step, actor, evidence FROM coordinator.history WHERE step IN ('committed', 'rolled_back');
+CREATE INDEX temp.decisions_id ON decisions (id);

@@ -1,0 +1,20 @@
+-- The numbers of the books, in one row.
+SELECT
+    (SELECT count(*) FROM ends)                                                  AS orders,
+    (SELECT count(*) FROM ends WHERE how = 'accepted')                           AS accepted,
+    (SELECT count(*) FROM ends WHERE how = 'cancelled for stock')                AS no_stock,
+    (SELECT count(*) FROM ends WHERE how = 'cancelled for payment')              AS not_paid,
+    (SELECT count(*) FROM ends WHERE how = 'rejected')                           AS rejected,
+    (SELECT count(*) FROM decisions d JOIN business b ON b.id = d.id
+      WHERE b.what = 'orders/placed' AND d.actor = 'marker')                     AS placed_by_check_back,
+    (SELECT count(*) FROM transactions)                                          AS transactions,
+    (SELECT count(*) FROM transactions WHERE state = 'committed')                AS committed,
+    (SELECT count(*) FROM transactions WHERE outcome = 'published')              AS published,
+    (SELECT count(*) FROM transactions WHERE state = 'rolled_back')              AS rolled_back,
+    (SELECT count(*) FROM decisions WHERE actor = 'producer')                    AS by_producer,
+    (SELECT count(*) FROM decisions WHERE actor = 'marker')                      AS by_check_back,
+    (SELECT count(*) FROM markers WHERE value = 0)                               AS tombstones,
+    (SELECT coalesce(sum(amount_cents), 0) FROM paid WHERE status = 'captured')  AS captured_cents,
+    (SELECT coalesce(sum(quantity), 0) FROM stock.restocking)                    AS delivered,
+    (SELECT sum(on_hand) FROM stock.product)                                     AS on_hand,
+    (SELECT count(DISTINCT after_answers) FROM stock.restocking)                 AS deliveries;

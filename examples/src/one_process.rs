@@ -1,0 +1,410 @@
+//! The whole shop in one process: coordinator, broker, three services and their seven databases under one folder.
+
+use std::io::{IsTerminal as _, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow};
+use clap::Parser;
+use coordinator::client::Producer;
+use coordinator::embedded::{DATABASE_FILE, Embedded, Settings};
+use coordinator::engine::Coordinator;
+use coordinator::marker::databases::Markers;
+use coordinator::steps;
+use mq_core::broker::Broker;
+use mq_core::client::Builder;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use crate::shop::catalog::{Catalog, ORDERS, Order};
+use crate::shop::databases::{self, Databases};
+use crate::shop::orders::{self, Orders};
+use crate::shop::payments::{self, Payments};
+use crate::shop::reconcile::{Books, Check, Summary};
+use crate::shop::serving::{Service, serve};
+use crate::shop::stock::{self, Stock};
+use crate::shop::till::Till;
+use crate::shop::{progress, rules, seven_steps};
+
+/// Folder of the services' databases inside the data folder.
+pub const SHOPS_FOLDER: &str = "shops";
+/// Orders that are being placed at a time.
+const PLACED_AT_A_TIME: usize = 16;
+/// Markers are kept until the books are made, and a while longer for whoever wants to look.
+const MARKERS_KEPT: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// A shop in one process: orders, stock and payments agree through transactional messages, whatever crashes in between.
+#[derive(Debug, Clone, Parser)]
+#[command(name = "one_process")]
+pub struct Args {
+    /// Folder for everything; kept, and running again goes on where a crash has left off. Without it a temporary folder
+    /// is used and removed after success
+    #[arg(long, value_name = "DIR")]
+    pub data: Option<PathBuf>,
+    /// Orders in total; the 830 of the data come again under ids from 100000 on
+    #[arg(long, value_name = "N", default_value_t = ORDERS, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+    pub orders: u64,
+    /// Kill this process with SIGKILL at the N-th time it comes to this step; `list` shows all steps
+    #[arg(long, value_name = "STEP[:N]")]
+    pub crash_at: Option<String>,
+}
+
+/// Why a run did not come to its end.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RunError {
+    /// The data folder cannot be used; one line that says why.
+    #[error("{0}")]
+    Unusable(String),
+    /// Something failed on the way.
+    #[error("{0:#}")]
+    Failed(#[from] anyhow::Error),
+}
+
+/// What a run came to.
+#[derive(Debug, Clone)]
+pub struct Outcome {
+    /// The numbers.
+    pub summary: Summary,
+    /// What was checked.
+    pub checks: Vec<Check>,
+    /// One transaction, step by step.
+    pub story: Vec<(&'static str, String)>,
+}
+
+impl Outcome {
+    /// Whether everything adds up.
+    #[must_use]
+    pub fn adds_up(&self) -> bool {
+        self.checks.iter().all(|check| check.found.is_empty())
+    }
+}
+
+/// The program: arguments from the command line, results to standard output, progress and errors to standard error.
+///
+/// Exit status 0 if everything adds up, 1 if not or if something failed, 2 for wrong arguments or an unusable data folder.
+#[must_use]
+pub fn main() -> ExitCode {
+    tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_env_filter(
+            tracing_subscriber::EnvFilter::try_from_default_env()
+                .unwrap_or_else(|_| "error".into()),
+        )
+        .init();
+    let args = match Args::try_parse() {
+        Ok(args) => args,
+        Err(error) if error.use_stderr() => {
+            // The first line says it all; the rest is how to get help.
+            let text = error.to_string();
+            return fail(text.lines().next().unwrap_or_default(), 2);
+        }
+        Err(help) => {
+            print!("{help}");
+            return ExitCode::SUCCESS;
+        }
+    };
+    match &args.crash_at {
+        Some(list) if list == "list" => {
+            for (step, what) in steps::ALL {
+                println!("{step:28} {what}");
+            }
+            return ExitCode::SUCCESS;
+        }
+        Some(step) => {
+            if let Err(error) = steps::arm(step) {
+                return fail(&format!("error: --crash-at: {error}"), 2);
+            }
+        }
+        None => {}
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build();
+    match runtime.map(|runtime| runtime.block_on(run(&args))) {
+        Ok(Ok(outcome)) => print(&outcome),
+        Ok(Err(RunError::Unusable(why))) => fail(&format!("error: {}", one_line(&why)), 2),
+        Ok(Err(RunError::Failed(error))) => fail(&format!("error: {error:#}"), 1),
+        Err(error) => fail(&format!("error: no threads can be started: {error}"), 1),
+    }
+}
+
+fn fail(line: &str, status: u8) -> ExitCode {
+    eprintln!("{line}");
+    ExitCode::from(status)
+}
+
+fn one_line(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// Runs the shop until every order has ended, closes everything, and makes the books from the files.
+///
+/// # Errors
+/// [`RunError`]. A temporary folder is kept then, and named.
+pub async fn run(args: &Args) -> Result<Outcome, RunError> {
+    let Some(folder) = &args.data else {
+        let folder = tempfile::Builder::new()
+            .prefix("halfmoon-shop-")
+            .tempdir()
+            .map_err(|error| RunError::Unusable(format!("no temporary folder: {error}")))?;
+        let outcome = run_in(folder.path(), args.orders).await;
+        if !outcome.as_ref().is_ok_and(Outcome::adds_up) {
+            eprintln!("everything is kept in {}", folder.keep().display());
+        }
+        return outcome;
+    };
+    run_in(folder, args.orders).await
+}
+
+async fn run_in(folder: &Path, count: u64) -> Result<Outcome, RunError> {
+    let catalog = Catalog::northwind().map_err(anyhow::Error::from)?;
+    let unusable = |error: &dyn std::fmt::Display| RunError::Unusable(error.to_string());
+    let embedded = Embedded::open(folder, settings())
+        .await
+        .map_err(|error| unusable(&error))?;
+    let shops = folder.join(SHOPS_FOLDER);
+    let databases = match Databases::open(&shops).await {
+        Ok(databases) => databases,
+        Err(error) => {
+            // What is wrong with the folder is more interesting than what closing says.
+            let _ = embedded.close().await;
+            return Err(unusable(&format!("{error:#}")));
+        }
+    };
+    let traded = trade(&embedded, &databases, &catalog, count).await;
+    databases.close().await;
+    let closed = embedded.close().await;
+    traded?;
+    closed.map_err(|why| anyhow!("the coordinator could not be closed: {why}"))?;
+
+    let coordinator = folder.join(DATABASE_FILE);
+    let mut books = Books::open(&shops, &coordinator, catalog.orders(count)).await?;
+    Ok(Outcome {
+        summary: books.summary().await?,
+        checks: books.check().await?,
+        story: seven_steps::tell(&mut books).await?,
+    })
+}
+
+/// Defaults, with less memory: a shop has few messages under way.
+fn settings() -> Settings {
+    let mut settings = Settings::default();
+    settings.log.segment_bytes = 16 << 20;
+    settings.log.batch_bytes = 1 << 20;
+    settings.log.waiting_bytes = 4 << 20;
+    settings.coordinator.waiting_halves = 1024;
+    settings
+}
+
+/// Places the orders and serves until all is quiet.
+async fn trade(
+    embedded: &Embedded,
+    databases: &Databases,
+    catalog: &Catalog,
+    count: u64,
+) -> Result<()> {
+    databases.stock_up(&catalog.products).await?;
+    let (broker, coordinator) = (embedded.broker(), embedded.coordinator());
+    let order_markers = databases::markers(&databases.orders).await?;
+    let producer = attach(orders::GROUP, order_markers.clone(), coordinator).await?;
+    let orders = Orders::new(&databases.orders, producer).await?;
+    let markers = databases::markers(std::slice::from_ref(&databases.stock)).await?;
+    let producer = attach(stock::GROUP, markers, coordinator).await?;
+    let stock = Stock::new(databases.stock.clone(), producer.clone()).await?;
+    let mut producers = vec![orders.producer().clone(), producer];
+    let markers = databases::markers(&databases.payments).await?;
+    let producer = attach(payments::GROUP, markers, coordinator).await?;
+    let payments = Payments::new(&databases.payments, producer.clone()).await?;
+    producers.push(producer);
+
+    let stop = watch::Sender::new(false);
+    let mut services = JoinSet::new();
+    start(
+        &mut services,
+        orders.clone(),
+        Orders::consumer(),
+        broker,
+        &stop,
+    )
+    .await?;
+    start(&mut services, stock, Stock::consumer(), broker, &stop).await?;
+    start(&mut services, payments, Payments::consumer(), broker, &stop).await?;
+
+    let work = async {
+        let place = place_all(&orders, coordinator, &order_markers, catalog.orders(count));
+        let quiet = progress::wait_until_quiet(databases, coordinator, count);
+        tokio::try_join!(place, quiet).map(drop)
+    };
+    let worked = tokio::select! {
+        worked = work => worked,
+        Some(ended) = services.join_next() => Err(match ended? {
+            Ok(()) => anyhow!("a service has ended early"),
+            Err(error) => error.context("a service has failed"),
+        }),
+    };
+    stop.send_replace(true);
+    let mut first = worked;
+    while let Some(ended) = services.join_next().await {
+        first = first.and(ended?);
+    }
+    for producer in producers {
+        producer.close().await;
+    }
+    first
+}
+
+async fn attach(group: &str, markers: Markers, coordinator: &Coordinator) -> Result<Producer> {
+    let builder = Producer::builder(group).markers(markers);
+    let attached = builder.keep_markers(MARKERS_KEPT).attach(coordinator).await;
+    attached.with_context(|| format!("{group} cannot be connected"))
+}
+
+async fn start(
+    services: &mut JoinSet<Result<()>>,
+    service: impl Service,
+    consumer: Builder,
+    broker: &Broker,
+    stop: &watch::Sender<bool>,
+) -> Result<()> {
+    let consumer = consumer.attach(broker).await?;
+    services.spawn(serve(service, consumer, stop.subscribe()));
+    Ok(())
+}
+
+/// Places what is not placed yet, some at a time.
+async fn place_all(
+    orders: &Orders,
+    coordinator: &Coordinator,
+    markers: &Markers,
+    all: impl Iterator<Item = Order>,
+) -> Result<()> {
+    let mut under_way: JoinSet<Result<()>> = JoinSet::new();
+    for order in all {
+        if under_way.len() >= PLACED_AT_A_TIME
+            && let Some(done) = under_way.join_next().await
+        {
+            done??;
+        }
+        let (orders, coordinator, markers) = (orders.clone(), coordinator.clone(), markers.clone());
+        under_way.spawn(async move {
+            if !rules::loses_its_till(order.id) {
+                orders.place(&order, orders.producer()).await?;
+                return Ok(());
+            }
+            let till = Till::start(&coordinator, markers).await?;
+            let placed = orders.place(&order, till.producer()).await;
+            till.die().await;
+            placed.map(drop)
+        });
+    }
+    while let Some(done) = under_way.join_next().await {
+        done??;
+    }
+    Ok(())
+}
+
+/// Shows an outcome; exit status 0 only if everything adds up.
+fn print(outcome: &Outcome) -> ExitCode {
+    let mut out = String::from("One transaction, as the audit tells it\n");
+    out.push_str(&table(&outcome.story));
+    out.push_str("\nThe books\n");
+    out.push_str(&table(&numbers(&outcome.summary)));
+    out.push('\n');
+    for check in &outcome.checks {
+        let sign = if check.found.is_empty() { "ok " } else { "NOT" };
+        out.push_str(&format!("{sign} {}\n", check.what));
+        for found in &check.found {
+            out.push_str(&format!("      {found}\n"));
+        }
+    }
+    out.push_str(&last_line(outcome));
+    // Whoever has closed the output does not want to read it.
+    let _ = writeln!(std::io::stdout(), "{out}");
+    if outcome.adds_up() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
+}
+
+fn numbers(summary: &Summary) -> Vec<(&'static str, String)> {
+    let s = summary;
+    vec![
+        ("orders", s.orders.to_string()),
+        ("  accepted", s.accepted.to_string()),
+        ("  cancelled, no stock", s.no_stock.to_string()),
+        ("  cancelled, payment refused", s.not_paid.to_string()),
+        ("  rejected by a rule, rolled back", s.rejected.to_string()),
+        (
+            "  placed by a till that died",
+            format!("{}, decided by check-back", s.placed_by_check_back),
+        ),
+        ("transactions", s.transactions.to_string()),
+        (
+            "  committed",
+            format!("{}, published {}", s.committed, s.published),
+        ),
+        ("  rolled back", s.rolled_back.to_string()),
+        ("  decided by their producer", s.by_producer.to_string()),
+        (
+            "  decided by check-back",
+            format!(
+                "{}, {} of them with a tombstone",
+                s.by_check_back, s.tombstones
+            ),
+        ),
+        ("money captured", money(s.captured_cents)),
+        (
+            "units on hand",
+            format!(
+                "{}, after {} deliveries of {} units",
+                s.on_hand, s.deliveries, s.delivered
+            ),
+        ),
+    ]
+}
+
+fn last_line(outcome: &Outcome) -> String {
+    let s = &outcome.summary;
+    let hold = outcome.checks.iter().filter(|c| c.found.is_empty()).count();
+    let verdict = if outcome.adds_up() {
+        "all adds up"
+    } else {
+        "IT DOES NOT ADD UP"
+    };
+    format!(
+        "reconciled {} orders ({} accepted, {} without stock, {} unpaid, {} rolled back; {} decided by check-back), \
+         {} transactions, {} captured, {hold} of {} checks: {verdict}",
+        s.orders,
+        s.accepted,
+        s.no_stock,
+        s.not_paid,
+        s.rejected,
+        s.placed_by_check_back,
+        s.transactions,
+        money(s.captured_cents),
+        outcome.checks.len(),
+    )
+}
+
+fn money(cents: i64) -> String {
+    format!("{}.{:02}", cents / 100, cents % 100)
+}
+
+/// Rows of two columns: with lines on a terminal, plain elsewhere.
+fn table(rows: &[(&'static str, String)]) -> String {
+    let mut table = comfy_table::Table::new();
+    if std::io::stdout().is_terminal() {
+        table.load_style(comfy_table::presets::UTF8_FULL_CONDENSED);
+        table.set_content_arrangement(comfy_table::ContentArrangement::Dynamic);
+    } else {
+        table.load_style(comfy_table::presets::NOTHING);
+    }
+    for (left, right) in rows {
+        table.add_row([*left, right]);
+    }
+    table.to_string() + "\n"
+}

@@ -1,0 +1,203 @@
+//! The books: every database and the coordinator's audit, compared in plain SQL.
+//!
+//! The statements are in `examples/sql`: `books.sql` puts what all databases say side by side, `checks.sql` finds what
+//! contradicts itself, `summary.sql` counts.
+
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteRow};
+use sqlx::{ConnectOptions as _, Connection as _, FromRow, Row as _};
+
+use super::catalog::Order;
+use super::databases;
+use super::rules;
+
+const BOOKS: &str = include_str!("../../sql/books.sql");
+const CHECKS: &str = include_str!("../../sql/checks.sql");
+const SUMMARY: &str = include_str!("../../sql/summary.sql");
+
+/// All databases on one connection.
+#[derive(Debug)]
+pub struct Books {
+    connection: SqliteConnection,
+}
+
+/// One thing that must hold.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Check {
+    /// What must hold, in words.
+    pub what: &'static str,
+    /// What contradicts it; empty when it holds. The first few only.
+    pub found: Vec<String>,
+}
+
+/// The numbers of the books.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Summary {
+    /// Orders in any end state.
+    pub orders: i64,
+    /// Accepted.
+    pub accepted: i64,
+    /// Cancelled for stock.
+    pub no_stock: i64,
+    /// Cancelled because the payment was refused.
+    pub not_paid: i64,
+    /// Rejected by a rule of the order databases, rolled back.
+    pub rejected: i64,
+    /// Orders whose placing was decided by a check-back.
+    pub placed_by_check_back: i64,
+    /// Transactions the coordinator knows.
+    pub transactions: i64,
+    /// Of these committed.
+    pub committed: i64,
+    /// Of these published.
+    pub published: i64,
+    /// Rolled back.
+    pub rolled_back: i64,
+    /// Decided by their producer.
+    pub by_producer: i64,
+    /// Decided by a check-back, from the marker.
+    pub by_check_back: i64,
+    /// Tombstones that check-backs have planted.
+    pub tombstones: i64,
+    /// Money captured, in cents.
+    pub captured_cents: i64,
+    /// Units that deliveries have brought.
+    pub delivered: i64,
+    /// Units on hand.
+    pub on_hand: i64,
+    /// Deliveries.
+    pub deliveries: i64,
+}
+
+impl FromRow<'_, SqliteRow> for Summary {
+    fn from_row(row: &SqliteRow) -> Result<Self, sqlx::Error> {
+        Ok(Self {
+            orders: row.try_get("orders")?,
+            accepted: row.try_get("accepted")?,
+            no_stock: row.try_get("no_stock")?,
+            not_paid: row.try_get("not_paid")?,
+            rejected: row.try_get("rejected")?,
+            placed_by_check_back: row.try_get("placed_by_check_back")?,
+            transactions: row.try_get("transactions")?,
+            committed: row.try_get("committed")?,
+            published: row.try_get("published")?,
+            rolled_back: row.try_get("rolled_back")?,
+            by_producer: row.try_get("by_producer")?,
+            by_check_back: row.try_get("by_check_back")?,
+            tombstones: row.try_get("tombstones")?,
+            captured_cents: row.try_get("captured_cents")?,
+            delivered: row.try_get("delivered")?,
+            on_hand: row.try_get("on_hand")?,
+            deliveries: row.try_get("deliveries")?,
+        })
+    }
+}
+
+impl Books {
+    /// Opens the databases in `shops` and the coordinator's, and compares them with the orders that were to be placed.
+    /// Nothing in them is changed.
+    ///
+    /// # Errors
+    /// A database cannot be read.
+    pub async fn open(
+        shops: &Path,
+        coordinator: &Path,
+        asked: impl Iterator<Item = Order>,
+    ) -> Result<Self> {
+        let connection = SqliteConnectOptions::new()
+            // What is put side by side may be large: it goes to a temporary file, not into memory.
+            .pragma("temp_store", "FILE")
+            .pragma("cache_size", "-1024")
+            .disable_statement_logging()
+            .connect()
+            .await?;
+        let mut books = Self { connection };
+        let mut files = databases::files(shops);
+        files.push(("coordinator".into(), coordinator.to_path_buf()));
+        for (name, path) in files {
+            let attached = books.attach(&name, &path).await;
+            attached.with_context(|| format!("the database {} cannot be read", path.display()))?;
+        }
+        sqlx::raw_sql(BOOKS).execute(&mut books.connection).await?;
+        books.note(asked).await?;
+        Ok(books)
+    }
+
+    async fn attach(&mut self, name: &str, path: &Path) -> Result<()> {
+        let path = path.to_str().context("its path is not UTF-8")?;
+        let attach = sqlx::query("ATTACH DATABASE ?1 AS ?2").bind(path);
+        attach.bind(name).execute(&mut self.connection).await?;
+        Ok(())
+    }
+
+    async fn note(&mut self, asked: impl Iterator<Item = Order>) -> Result<()> {
+        const NOTE: &str = "INSERT INTO temp.asked VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
+        let mut tx = self.connection.begin().await?;
+        for order in asked {
+            let goods = rules::goods_cents(&order.lines);
+            sqlx::query(NOTE)
+                .bind(order.id)
+                .bind(rules::order_shard(&order.customer) as i64)
+                .bind(goods)
+                .bind(goods + order.freight_cents)
+                .bind(rules::is_taken(goods))
+                .bind(rules::loses_its_till(order.id))
+                .execute(&mut *tx)
+                .await?;
+        }
+        Ok(tx.commit().await?)
+    }
+
+    /// Makes every check.
+    ///
+    /// # Errors
+    /// A database cannot be read.
+    pub async fn check(&mut self) -> Result<Vec<Check>> {
+        let mut checks = Vec::new();
+        for (what, statement) in statements(CHECKS) {
+            let found = sqlx::query_scalar(statement)
+                .fetch_all(&mut self.connection)
+                .await
+                .with_context(|| format!("the check {what:?} cannot be made"))?;
+            checks.push(Check { what, found });
+        }
+        Ok(checks)
+    }
+
+    /// Counts.
+    ///
+    /// # Errors
+    /// A database cannot be read.
+    pub async fn summary(&mut self) -> Result<Summary> {
+        let summary = sqlx::query_as(SUMMARY);
+        Ok(summary.fetch_one(&mut self.connection).await?)
+    }
+
+    /// The connection, for further questions: everything in `books.sql` is there.
+    pub const fn connection(&mut self) -> &mut SqliteConnection {
+        &mut self.connection
+    }
+}
+
+/// The statements of a file in which each stands under a line `-- check: what must hold`.
+fn statements(text: &'static str) -> impl Iterator<Item = (&'static str, &'static str)> {
+    text.split("-- check: ")
+        .skip(1)
+        .filter_map(|part| part.split_once('\n'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_statement_has_its_words() {
+        let checks: Vec<_> = statements(CHECKS).collect();
+        assert_eq!(checks.len(), CHECKS.matches(";\n").count());
+        for (what, statement) in checks {
+            assert!(what.len() > 20 && statement.starts_with("SELECT"), "{what}");
+        }
+    }
+}
