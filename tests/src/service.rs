@@ -12,23 +12,15 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use coordinator::client::half::Settled;
 use coordinator::client::producer::Producer;
-use coordinator::engine::settings::Settings;
-use coordinator::engine::{Coordinator, half};
+use coordinator::embedded::{self, Embedded};
+use coordinator::engine::Coordinator;
 use coordinator::inbox::{Delivered, Entry, Inbox};
 use coordinator::marker::databases::Markers;
-use coordinator::steps;
 use coordinator::store::Filter;
-use coordinator::store::sqlite::{Options, Sqlite};
 use coordinator::transaction::State;
-use mq_core::broker::{self, Broker};
 use mq_core::client::Consumer;
-use mq_core::clock::SystemClock;
-use mq_core::log::disk::FolderDisk;
-use mq_core::log::file::FileLog;
-use mq_core::log::open;
 use mq_core::message::Message;
-use mq_core::random::{Random, SeededRandom, SystemRandom};
-use mq_core::wire::reserved;
+use mq_core::random::{Random, SeededRandom};
 use sqlx::sqlite::{
     SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
 };
@@ -39,7 +31,9 @@ use crate::checker::facts::Answer;
 pub const TOPIC: &str = "orders";
 /// The consumer group that applies them.
 pub const CONSUMERS: &str = "warehouse";
-/// The service's own database, beside the coordinator's folder `log` and file `halfmoon.db`.
+/// Halfmoon's data folder.
+pub const DATA: &str = "halfmoon-data";
+/// The service's own database, beside it.
 pub const DATABASE: &str = "service.db";
 /// Query for the transactions whose business row is there.
 pub const BUSINESS: &str = "SELECT id FROM placed";
@@ -70,16 +64,18 @@ pub struct Plan {
 /// # Errors
 /// Anything that does not work or is not settled in time.
 pub async fn run(folder: &Path, plan: Plan) -> Result<()> {
-    let (broker, coordinator) = open(folder).await?;
+    std::fs::create_dir_all(folder)?;
+    let halfmoon = open(&folder.join(DATA)).await?;
+    let (broker, coordinator) = (halfmoon.broker(), halfmoon.coordinator());
     let pool = database(&folder.join(DATABASE)).await?;
     let markers = Markers::new().add(pool.clone()).await?;
     let producer = Producer::builder("order-service").markers(markers);
-    let producer = producer.attach(&coordinator).await?;
+    let producer = producer.attach(coordinator).await?;
     let inbox = Inbox::new(pool.clone(), CONSUMERS)?;
     inbox.ensure_table().await?;
     let consumer = Consumer::builder(CONSUMERS)
         .subscribe(TOPIC, "*")
-        .attach(&broker)
+        .attach(broker)
         .await?;
     let consuming = tokio::spawn(consume(consumer, inbox));
     let next = Arc::new(AtomicU64::new(0));
@@ -99,42 +95,24 @@ pub async fn run(folder: &Path, plan: Plan) -> Result<()> {
         worker.await??;
     }
     producer.flush().await;
-    let end = tokio::time::timeout(SETTLED_WITHIN, settled(&coordinator, &pool));
+    let end = tokio::time::timeout(SETTLED_WITHIN, settled(coordinator, &pool));
     end.await.context("not everything was settled in time")??;
     producer.close().await;
     consuming.abort();
-    broker.close(Duration::from_secs(5)).await?;
+    halfmoon.close().await.map_err(anyhow::Error::msg)?;
     println!("settled");
     Ok(())
 }
 
-/// Log, database, coordinator and broker over `folder`, with waits that suit a test.
-async fn open(folder: &Path) -> Result<(Broker, Coordinator)> {
-    let clock = Arc::new(SystemClock::new());
-    let disk = FolderDisk::open(folder.join("log"))?;
-    let settings = open::Settings {
-        segment_bytes: 64 << 10,
-        checkpoint_every: Duration::from_millis(100),
-        checkpoint_bytes: 32 << 10,
-        unindexed_topics: vec![reserved::HALF_TOPIC.into()],
-        owners: vec![half::OWNER],
-        steps: Some(Arc::new(steps::reach)),
-        ..open::Settings::default()
-    };
-    let log = FileLog::open(Arc::new(disk), settings, clock.clone(), &SystemRandom)?;
-    let store = Sqlite::open(folder.join("halfmoon.db"), Options::default()).await?;
-    let mut settings = Settings::default();
-    settings.check_back.grace = Duration::from_millis(100);
-    settings.check_back.first_wait = Duration::from_millis(200);
-    let coordinator = Coordinator::new(Arc::new(store), settings);
-    let parts = broker::Parts {
-        log: Arc::new(log),
-        clock,
-        random: Arc::new(SystemRandom),
-        extensions: vec![Arc::new(coordinator.clone())],
-    };
-    let broker = Broker::open(broker::Settings::default(), parts).await?;
-    Ok((broker, coordinator))
+/// Everything over `folder`, with waits and file sizes that suit a test.
+async fn open(folder: &Path) -> Result<Embedded> {
+    let mut settings = embedded::Settings::default();
+    settings.log.segment_bytes = 64 << 10;
+    settings.log.checkpoint_every = Duration::from_millis(100);
+    settings.log.checkpoint_bytes = 32 << 10;
+    settings.coordinator.check_back.grace = Duration::from_millis(100);
+    settings.coordinator.check_back.first_wait = Duration::from_millis(200);
+    Ok(Embedded::open(folder, settings).await?)
 }
 
 async fn database(file: &Path) -> Result<SqlitePool> {

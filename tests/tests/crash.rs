@@ -67,10 +67,11 @@ impl Runs {
             ..World::default()
         };
         // A process that died early may not have made everything.
-        if has_segments(&folder.join("log")) {
-            world.log = log_files::read(&folder.join("log")).expect("the log is whole");
+        let data = folder.join(service::DATA);
+        if has_segments(&data.join("log")) {
+            world.log = log_files::read(&data.join("log")).expect("the log is whole");
         }
-        let database = folder.join("halfmoon.db");
+        let database = data.join("halfmoon.db");
         if database.exists() {
             let sql = tables::transactions(&database).await;
             world.sql = sql.expect("the database is whole");
