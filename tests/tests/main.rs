@@ -3,4 +3,5 @@
 mod crash;
 mod documents;
 mod judged;
+mod readme;
 mod tidy;
