@@ -27,7 +27,7 @@ use crate::wire::record::{self, RecordView};
 /// After the disk was found full, appends that need a new segment are refused at once for this long.
 const FULL_FOR: Duration = Duration::from_secs(1);
 
-/// The next segment is prepared once this part (one over it) of a segment is in use: early, because writing it takes about
+/// The next segment is made ready once this part (one over it) of a segment is in use: early, because writing it takes about
 /// as long as filling one at full speed, but not at once, because a small log shall stay small.
 const PREPARE_AT: u64 = 8;
 
