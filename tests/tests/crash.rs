@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 use tests::checker::facts::{Answer, World};
-use tests::checker::{Phase, check, log_files, tables};
+use tests::checker::{Phase, check, folder, tables};
 use tests::process::{Ended, Kill, Program, moments};
 use tests::service;
 
@@ -60,22 +60,12 @@ impl Runs {
     }
 
     async fn world(&self) -> World {
-        let folder = self.folder.path();
-        let business = folder.join(service::DATABASE);
-        let mut world = World {
-            answers: self.answers.clone(),
-            ..World::default()
-        };
-        // A process that died early may not have made everything.
-        let data = folder.join(service::DATA);
-        if has_segments(&data.join("log")) {
-            world.log = log_files::read(&data.join("log")).expect("the log is whole");
-        }
-        let database = data.join("halfmoon.db");
-        if database.exists() {
-            let sql = tables::transactions(&database).await;
-            world.sql = sql.expect("the database is whole");
-        }
+        let data = self.folder.path().join(service::DATA);
+        let business = self.folder.path().join(service::DATABASE);
+        let mut world = folder::read(&data)
+            .await
+            .expect("log and database are whole");
+        world.answers = self.answers.clone();
         if let Ok(markers) = tables::markers(&business, Some(service::BUSINESS)).await {
             world.databases.push(markers);
             let applied = tables::effects(
@@ -98,13 +88,6 @@ impl Runs {
         copy(self.folder.path(), &kept);
         kept
     }
-}
-
-fn has_segments(log: &Path) -> bool {
-    let entries = std::fs::read_dir(log).into_iter().flatten().flatten();
-    entries
-        .map(|entry| entry.file_name())
-        .any(|name| name.to_string_lossy().ends_with(".log"))
 }
 
 fn copy(from: &Path, to: &Path) {

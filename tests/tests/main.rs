@@ -4,4 +4,5 @@ mod crash;
 mod documents;
 mod judged;
 mod readme;
+mod shop;
 mod tidy;

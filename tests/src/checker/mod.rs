@@ -11,9 +11,11 @@
 //! | [`users`] | markers, business rows, effects, and what callers were told |
 //! | [`log_files`] | the log's files, decoded |
 //! | [`tables`] | the coordinator's and the users' tables, read |
+//! | [`folder`] | both of a data folder, in whatever state a kill has left it |
 
 pub mod agreement;
 pub mod facts;
+pub mod folder;
 pub mod history;
 pub mod log_files;
 pub mod tables;
