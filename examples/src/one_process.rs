@@ -23,9 +23,10 @@ use crate::shop::orders::{self, Orders};
 use crate::shop::payments::{self, Payments};
 use crate::shop::reconcile::{Books, Check, Summary};
 use crate::shop::serving::{Service, serve};
+use crate::shop::seven_steps::{self, Story};
 use crate::shop::stock::{self, Stock};
 use crate::shop::till::Till;
-use crate::shop::{progress, rules, seven_steps};
+use crate::shop::{progress, rules};
 
 /// Folder of the services' databases inside the data folder.
 pub const SHOPS_FOLDER: &str = "shops";
@@ -70,7 +71,7 @@ pub struct Outcome {
     /// What was checked.
     pub checks: Vec<Check>,
     /// One transaction, step by step.
-    pub story: Vec<(&'static str, String)>,
+    pub story: Story,
 }
 
 impl Outcome {
@@ -96,20 +97,19 @@ pub fn main() -> ExitCode {
     let args = match Args::try_parse() {
         Ok(args) => args,
         Err(error) if error.use_stderr() => {
-            // The first line says it all; the rest is how to get help.
-            let text = error.to_string();
-            return fail(text.lines().next().unwrap_or_default(), 2);
+            return fail(&refusal(&error), 2);
         }
         Err(help) => {
-            print!("{help}");
+            say(&help.to_string());
             return ExitCode::SUCCESS;
         }
     };
     match &args.crash_at {
         Some(list) if list == "list" => {
-            for (step, what) in steps::ALL {
-                println!("{step:28} {what}");
-            }
+            let lines = steps::ALL
+                .iter()
+                .map(|(step, what)| format!("{step:28} {what}\n"));
+            say(&lines.collect::<String>());
             return ExitCode::SUCCESS;
         }
         Some(step) => {
@@ -131,9 +131,20 @@ pub fn main() -> ExitCode {
     }
 }
 
+fn say(text: &str) {
+    // Whoever has closed the output does not want to read it.
+    let _ = std::io::stdout().write_all(text.as_bytes());
+}
+
 fn fail(line: &str, status: u8) -> ExitCode {
     eprintln!("{line}");
     ExitCode::from(status)
+}
+
+/// What is wrong with the arguments: the first line says it all, the rest is how to get help.
+fn refusal(error: &clap::Error) -> String {
+    let text = error.to_string();
+    text.lines().next().unwrap_or_default().to_owned()
 }
 
 fn one_line(text: &str) -> String {
@@ -185,7 +196,7 @@ async fn run_in(folder: &Path, count: u64) -> Result<Outcome, RunError> {
     Ok(Outcome {
         summary: books.summary().await?,
         checks: books.check().await?,
-        story: seven_steps::tell(&mut books).await?,
+        story: seven_steps::tell(&mut books, &coordinator).await?,
     })
 }
 
@@ -308,9 +319,11 @@ async fn place_all(
 
 /// Shows an outcome; exit status 0 only if everything adds up.
 fn print(outcome: &Outcome) -> ExitCode {
-    let mut out = String::from("One transaction, as the audit tells it\n");
-    out.push_str(&table(&outcome.story));
-    out.push_str("\nThe books\n");
+    let mut out = format!(
+        "One transaction, as the audit tells it: {}\n",
+        outcome.story
+    );
+    out.push_str("The books\n");
     out.push_str(&table(&numbers(&outcome.summary)));
     out.push('\n');
     for check in &outcome.checks {
@@ -321,8 +334,8 @@ fn print(outcome: &Outcome) -> ExitCode {
         }
     }
     out.push_str(&last_line(outcome));
-    // Whoever has closed the output does not want to read it.
-    let _ = writeln!(std::io::stdout(), "{out}");
+    out.push('\n');
+    say(&out);
     if outcome.adds_up() {
         ExitCode::SUCCESS
     } else {
@@ -396,15 +409,19 @@ fn money(cents: i64) -> String {
 
 /// Rows of two columns: with lines on a terminal, plain elsewhere.
 fn table(rows: &[(&'static str, String)]) -> String {
-    let mut table = comfy_table::Table::new();
-    if std::io::stdout().is_terminal() {
-        table.load_style(comfy_table::presets::UTF8_FULL_CONDENSED);
-        table.set_content_arrangement(comfy_table::ContentArrangement::Dynamic);
-    } else {
-        table.load_style(comfy_table::presets::NOTHING);
+    if !std::io::stdout().is_terminal() {
+        let lines = rows
+            .iter()
+            .map(|(left, right)| format!("{left:<36}{right}\n"));
+        return lines.collect();
     }
+    let mut table = comfy_table::Table::new();
+    table.load_style(comfy_table::presets::UTF8_FULL_CONDENSED);
     for (left, right) in rows {
         table.add_row([*left, right]);
     }
     table.to_string() + "\n"
 }
+
+#[cfg(test)]
+mod tests;
