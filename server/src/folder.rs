@@ -5,13 +5,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::Args;
+use coordinator::embedded::{DATABASE_FILE, Embedded, LOG_FOLDER, OpenError, Settings};
 use coordinator::store::TxReader;
 use coordinator::store::sqlite;
 
-use crate::failure::Failure;
+use mq_core::log::open::OpenError as LogOpenError;
 
-/// The database's file in a data folder.
-pub const DATABASE: &str = "halfmoon.db";
+use crate::failure::Failure;
 
 /// Where the transactions are.
 #[derive(Debug, Clone, Args)]
@@ -41,13 +41,46 @@ impl Folder {
         Ok(sqlite::open_reader(&path, sqlite::Options::default()).await?)
     }
 
-    /// The database's file, which exists.
+    /// Opens the data folder to change something in it, alone. Nothing is created.
+    ///
+    /// # Errors
+    /// [`Failure::Environment`]: it is not a data folder, a process works in it, or it cannot be opened.
+    pub async fn open(&self) -> Result<Embedded, Failure> {
+        let folder = self.data.display();
+        let database = self.existing_database()?;
+        if !matches!(database.try_exists(), Ok(true)) {
+            return Err(Failure::Environment(format!(
+                "{} does not exist; name the database with --database sqlite:PATH",
+                database.display()
+            )));
+        }
+        if !matches!(self.data.join(LOG_FOLDER).try_exists(), Ok(true)) {
+            return Err(Failure::Environment(format!(
+                "{folder} is not a data folder: it has no {LOG_FOLDER}; name another with --data or HALFMOON_DATA"
+            )));
+        }
+        let settings = Settings {
+            database: Some(database),
+            ..Settings::default()
+        };
+        let opened = Embedded::open(&self.data, settings).await;
+        opened.map_err(|error| {
+            if matches!(error, OpenError::Log(LogOpenError::Locked { .. })) {
+                return Failure::Environment(format!(
+                    "{folder} is in use by a running process; stop it, run this again, and start it"
+                ));
+            }
+            Failure::Environment(error.to_string())
+        })
+    }
+
+    /// The database's file; one that is named is not looked at.
     pub(crate) fn existing_database(&self) -> Result<PathBuf, Failure> {
         if let Some(url) = &self.database {
             return sqlite_path(url);
         }
         let folder = self.data.display();
-        let path = self.data.join(DATABASE);
+        let path = self.data.join(DATABASE_FILE);
         match look(&self.data) {
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -64,7 +97,7 @@ impl Folder {
         match path.try_exists() {
             Ok(true) => Ok(path),
             Ok(false) => Err(Failure::Environment(format!(
-                "{folder} is not a data folder: it has no {DATABASE}; name another with --data or HALFMOON_DATA"
+                "{folder} is not a data folder: it has no {DATABASE_FILE}; name another with --data or HALFMOON_DATA"
             ))),
             Err(error) => Err(Failure::Environment(format!(
                 "{} cannot be read: {error}; check the permissions",

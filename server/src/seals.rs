@@ -1,5 +1,8 @@
 //! Finding the seal that covers an event: it dates the event.
 
+use std::collections::HashMap;
+
+use coordinator::audit::Event;
 use coordinator::audit::seal::Seal;
 use coordinator::store::{StoreError, TxReader};
 
@@ -25,6 +28,22 @@ pub(crate) async fn covering(
         }
     }
     Ok(reader.seals(low, 1).await?.into_iter().next())
+}
+
+/// The wall clock (ms since 1970) of the batches that recorded these events, by the events' numbers.
+pub(crate) async fn recorded(
+    reader: &dyn TxReader,
+    last: u64,
+    events: &[Event],
+) -> Result<HashMap<u64, u64>, StoreError> {
+    let mut dates = HashMap::new();
+    for event in events {
+        let seal = covering(reader, last, event.number).await?;
+        if let Some(seal) = seal.filter(|seal| seal.first_event <= event.number) {
+            dates.insert(event.number, seal.wall_ms);
+        }
+    }
+    Ok(dates)
 }
 
 /// The number behind the seal's last event.

@@ -1,8 +1,10 @@
 //! `halfmoon tx`: transactions and their history, read and decided by people.
 
 mod list;
+mod operate;
 mod show;
 mod view;
+mod why;
 
 pub(crate) use view::StepView;
 
@@ -38,6 +40,37 @@ enum Command {
         /// Transaction id: 32 hex digits
         id: TransactionId,
     },
+    /// Tell in seven steps why a message was published, or was not
+    Why {
+        /// Transaction id: 32 hex digits
+        id: TransactionId,
+    },
+    /// Have the producer group of an open transaction asked again, now
+    ///
+    /// Takes the data folder for itself; a process that runs there has to be stopped first.
+    Ask {
+        /// Transaction id: 32 hex digits
+        id: TransactionId,
+        #[command(flatten)]
+        operator: operate::Operator,
+    },
+    /// Decide an open transaction by hand
+    ///
+    /// A transaction with a marker is decided by its marker: it is asked instead. --force overrides the marker, and the
+    /// history says so for ever; do that only when you have looked into the service's database yourself. Takes the data folder
+    /// for itself; a process that runs there has to be stopped first.
+    Decide {
+        /// Transaction id: 32 hex digits
+        id: TransactionId,
+        /// What to decide
+        #[arg(value_enum)]
+        wish: operate::Wish,
+        /// Override the marker
+        #[arg(long)]
+        force: bool,
+        #[command(flatten)]
+        operator: operate::Operator,
+    },
     /// List parked transactions: asked in vain as often as allowed, they wait for a person
     Parked(Page),
 }
@@ -46,7 +79,8 @@ const EXAMPLES: &str = "\
 Examples:
   halfmoon tx list --state prepared --group order-service
   halfmoon tx list --limit 1000 --after 0192F3C55E7A7B3C8D9E0F1A2B3C4D5E     the next page
-  halfmoon tx show 0192F3C55E7A7B3C8D9E0F1A2B3C4D5E --json";
+  halfmoon tx show 0192F3C55E7A7B3C8D9E0F1A2B3C4D5E --json
+  halfmoon tx decide 0192F3C55E7A7B3C8D9E0F1A2B3C4D5E rollback --operator alice";
 
 /// Which transactions a list shows.
 #[derive(Debug, Args)]
@@ -107,6 +141,21 @@ pub async fn run(arguments: Arguments) -> Result<(), Failure> {
             list::run(&folder, Some(WantedState::Parked), page, &mut output).await?;
         }
         Command::Show { id } => show::run(&folder, id, &mut output).await?,
+        Command::Why { id } => why::run(&folder, id, &mut output).await?,
+        Command::Ask { id, operator } => {
+            operate::ask(&folder, id, &operator, &mut output).await?;
+        }
+        Command::Decide {
+            id,
+            wish,
+            force,
+            operator,
+        } => {
+            // What was printed is not lost when the answer is no.
+            let decided = operate::decide(&folder, id, (wish, force), &operator, &mut output).await;
+            output.finish()?;
+            return decided;
+        }
     }
     output.finish()
 }

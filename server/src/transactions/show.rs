@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use coordinator::store::{StoreError, TxReader};
 use coordinator::transaction::TransactionId;
 use serde::Serialize;
 
@@ -32,7 +31,12 @@ pub(super) async fn run(
         .ok_or_else(|| no_such(id, folder))?;
     let owner = reader.owner().await?;
     let transaction = TransactionView::new(&row, owner.map_or(0, |owner| owner.published));
-    let history = history(&*reader, id, owner.map_or(0, |owner| owner.seq)).await?;
+    let events = reader.events(id).await?;
+    let recorded = seals::recorded(&*reader, owner.map_or(0, |owner| owner.seq), &events).await?;
+    let history: Vec<_> = events
+        .iter()
+        .map(|event| StepView::new(event, recorded.get(&event.number).copied()))
+        .collect();
     if output.is_json() {
         return output.value(&Shown {
             transaction,
@@ -42,21 +46,6 @@ pub(super) async fn run(
     fields(&transaction, output)?;
     output.line("")?;
     steps(&history, output)
-}
-
-/// The steps of a transaction, dated by the seals of the batches that recorded them.
-async fn history(
-    reader: &dyn TxReader,
-    id: TransactionId,
-    last_seal: u64,
-) -> Result<Vec<StepView>, StoreError> {
-    let mut steps = Vec::new();
-    for event in reader.events(id).await? {
-        let seal = seals::covering(reader, last_seal, event.number).await?;
-        let covers = seal.filter(|seal| seal.first_event <= event.number);
-        steps.push(StepView::new(&event, covers.map(|seal| seal.wall_ms)));
-    }
-    Ok(steps)
 }
 
 fn fields(view: &TransactionView, output: &mut Output) -> Result<(), Failure> {
