@@ -38,6 +38,7 @@ pub(super) fn check(batch: &Batch, owner: &Owner) -> Result<u64, CommitError> {
         ])?;
     }
     check_rows(&batch.new)?;
+    check_changes(&batch.changes)?;
     let last_decision = last_decision(batch, owner.last_decision)?;
     if batch.watermark < owner.watermark {
         return Err(refused(format!(
@@ -154,6 +155,30 @@ fn check_rows(rows: &[Row]) -> Result<(), CommitError> {
         }
     }
     Ok(())
+}
+
+/// A row takes one change of each kind: which of two came first would differ from store to store.
+fn check_changes(changes: &[(Position, Change)]) -> Result<(), CommitError> {
+    let kind = |change: &Change| match change {
+        Change::Decide { .. } | Change::Check { .. } | Change::Park { .. } => 0,
+        Change::Count { .. } => 1,
+        Change::Unpublished(_) => 2,
+    };
+    let mut seen: Vec<_> = changes
+        .iter()
+        .map(|(position, change)| (*position, kind(change)))
+        .collect();
+    seen.sort_unstable();
+    let again = seen
+        .iter()
+        .zip(seen.iter().skip(1))
+        .find(|(one, next)| one == next);
+    match again {
+        Some(((position, _), _)) => Err(refused(format!(
+            "position {position} is changed twice in the same way"
+        ))),
+        None => Ok(()),
+    }
 }
 
 /// The highest decision number after `batch`, which must carry those behind `last` without a gap.

@@ -13,7 +13,7 @@ use crate::transaction::{Actor, Decision, Incarnation, MarkerIdentity, State, Tr
 /// The log that the stores of the suite belong to.
 pub const LOG: LogId = LogId(0x10C);
 
-/// Wall clock of a writer's first batch, ms since 1970; each further batch is a second later.
+/// Wall clock of a store's first batch, ms since 1970: 2023-11-14 22:13:20.
 pub const WALL_MS: u64 = 1_700_000_000_000;
 
 /// A store's writer, the owner row as it must be, and the batch being drafted.
@@ -32,6 +32,8 @@ pub struct Draft {
     pub published: u64,
     /// The watermark after the next commit.
     pub watermark: Position,
+    /// The wall clock of the next commit, ms since 1970; each commit moves it on by a second.
+    pub wall_ms: u64,
 }
 
 /// Where a message with this number stands in the suite.
@@ -100,6 +102,7 @@ impl Draft {
             events: Vec::new(),
             published,
             watermark,
+            wall_ms: WALL_MS + owner.seq * 1000,
         }
     }
 
@@ -187,7 +190,8 @@ impl Draft {
             next_event,
             ..
         } = self.owner;
-        let wall_ms = WALL_MS + seq * 1000;
+        let wall_ms = self.wall_ms;
+        self.wall_ms += 1000;
         Batch {
             id: self.batches,
             watermark: self.watermark,

@@ -188,43 +188,4 @@ fn text(error: &sqlx::Error) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::store::conformance::{self, Subject};
-
-    #[tokio::test]
-    async fn a_reader_opens_only_what_is_there_and_changes_nothing() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("one.db");
-        let error = open_reader(&path, Options::default()).await.unwrap_err();
-        assert!(error.to_string().contains("does not exist"), "{error}");
-        assert!(!path.exists());
-
-        std::fs::write(&path, "").unwrap();
-        let error = open_reader(&path, Options::default()).await.unwrap_err();
-        assert!(error.to_string().contains("is empty"), "{error}");
-        assert_eq!(std::fs::metadata(&path).unwrap().len(), 0);
-
-        let sqlite = Sqlite::open(&path, Options::default()).await.unwrap();
-        let (_writer, owner) = sqlite.take_over(LogId(5)).await.unwrap();
-        let reader = open_reader(&path, Options::default()).await.unwrap();
-        assert_eq!(reader.owner().await.unwrap(), Some(owner));
-    }
-
-    #[tokio::test]
-    async fn sqlite_keeps_every_promise() {
-        let folder = tempfile::tempdir().unwrap();
-        let files = std::sync::atomic::AtomicU32::new(0);
-        conformance::all(async || {
-            let number = files.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-            let path = folder.path().join(format!("{number}.db"));
-            let sqlite = Sqlite::open(path, Options::default()).await.unwrap();
-            let store = Arc::new(sqlite.clone());
-            Subject {
-                store,
-                fail_next: Box::new(move |fault| sqlite.fail_next(fault)),
-            }
-        })
-        .await;
-    }
-}
+mod tests;

@@ -1,6 +1,6 @@
 //! Texts and identities that repeat, as the small numbers under which the database keeps them once.
 //!
-//! Numbers are given here and written with the batch that needs them first; a batch that fails takes them back.
+//! Numbers are given here and written with the batch that needs them first. After a batch that failed everything is read again.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -131,18 +131,6 @@ impl Names {
     pub(super) fn keep(&mut self) {
         self.new_texts.clear();
         self.new_identities.clear();
-    }
-
-    /// The batch is not in the database: its numbers are forgotten.
-    pub(super) fn take_back(&mut self) {
-        for (id, text) in self.new_texts.drain(..) {
-            self.texts.ids.remove(&text);
-            self.texts.next = self.texts.next.min(id);
-        }
-        for (id, bits) in self.new_identities.drain(..) {
-            self.identities.ids.remove(&bits);
-            self.identities.next = self.identities.next.min(id);
-        }
     }
 
     /// What `batch` names and the caches lack; a thing that is named often may be in it twice.

@@ -22,6 +22,57 @@ const WINDOW: i64 = 20_000;
 /// Most events of one transaction that are read; the engine records far fewer.
 const MOST_EVENTS: i64 = 10_000;
 
+/// Open transactions, through the index that has only those: state, behind, group, topic, limit.
+pub(super) const LIST_OPEN: &str = select_rows!(
+    "WHERE t.half_pos IN (SELECT o.half_pos FROM tx AS o WHERE o.decision_no IS NULL \
+             AND (o.check_at IS NULL) = (?1 = 3) AND o.half_pos > ?2 AND (?3 IS NULL OR o.grp = ?3) \
+             AND (?4 IS NULL OR o.topic = ?4) ORDER BY o.half_pos LIMIT ?5) ORDER BY t.half_pos"
+);
+
+/// Transactions that could not be published: state, behind, group, topic, limit.
+pub(super) const LIST_UNPUBLISHED: &str = select_rows!(
+    "WHERE t.half_pos IN (SELECT w.half_pos FROM unpublished AS w JOIN tx AS o ON o.half_pos = w.half_pos \
+             WHERE w.half_pos > ?2 AND (?1 IS NULL OR o.status = ?1) AND (?3 IS NULL OR o.grp = ?3) \
+             AND (?4 IS NULL OR o.topic = ?4) ORDER BY w.half_pos LIMIT ?5) ORDER BY t.half_pos"
+);
+
+/// Any transactions between two positions: behind, last, state, group, topic, limit.
+pub(super) const LIST_WINDOW: &str = select_rows!(
+    "WHERE t.half_pos > ?1 AND t.half_pos <= ?2 AND (?3 IS NULL OR t.status = ?3) \
+             AND (?4 IS NULL OR t.grp = ?4) AND (?5 IS NULL OR t.topic = ?5) ORDER BY t.half_pos LIMIT ?6"
+);
+
+/// What is due in a group: its name, now, behind (time, position), limit.
+pub(super) const DUE: &str = select_rows!(
+    "WHERE t.grp = (SELECT id FROM name WHERE text = ?1) AND t.decision_no IS NULL AND t.check_at <= ?2 \
+             AND (t.check_at, t.half_pos) > (?3, ?4) ORDER BY t.check_at, t.half_pos LIMIT ?5"
+);
+
+/// How many transactions of each topic still need it.
+pub(super) const OPEN_TOPICS: &str = "SELECT n.text, sum(o.open) FROM \
+                   (SELECT topic, count(*) AS open FROM tx WHERE decision_no IS NULL GROUP BY topic UNION ALL \
+                    SELECT t.topic, count(*) FROM unpublished AS u JOIN tx AS t USING (half_pos) GROUP BY t.topic) AS o \
+                   LEFT JOIN name AS n ON n.id = o.topic GROUP BY o.topic ORDER BY n.text";
+
+/// What is open in each group.
+pub(super) const OPEN_GROUPS: &str = "SELECT n.text, o.prepared, o.parked, t.prepared_at FROM \
+                   (SELECT grp, count(check_at) AS prepared, count(*) - count(check_at) AS parked, \
+                    min(half_pos) AS oldest FROM tx WHERE decision_no IS NULL GROUP BY grp) AS o \
+                   JOIN tx AS t ON t.half_pos = o.oldest LEFT JOIN name AS n ON n.id = o.grp ORDER BY n.text";
+
+/// Prepared transactions of one sender: its bytes, behind, limit.
+pub(super) const OPEN_OF: &str = select_rows!(
+    "WHERE t.sender = (SELECT id FROM identity WHERE bytes = ?) AND t.decision_no IS NULL \
+             AND t.check_at IS NOT NULL AND t.half_pos > ? ORDER BY t.half_pos LIMIT ?"
+);
+
+/// Decisions in their order: behind, limit.
+pub(super) const DECIDED_AFTER: &str =
+    select_rows!("WHERE t.decision_no > ? ORDER BY t.decision_no LIMIT ?");
+
+/// The history of one transaction: its bytes, limit.
+pub(super) const EVENTS_OF: &str = select_events!("WHERE a.tx = ? ORDER BY a.event LIMIT ?");
+
 type Query = sqlx::query::Query<'static, sqlx::Sqlite, SqliteArguments>;
 
 /// A reader. Clones of the pool share its connections.
@@ -91,13 +142,8 @@ impl Reader {
 
     /// Open transactions, through the index that has only those.
     async fn list_open(&self, wanted: &Wanted, after: i64) -> Result<Vec<Row>, StoreError> {
-        let sql = select_rows!(
-            "WHERE t.half_pos IN (SELECT o.half_pos FROM tx AS o WHERE o.decision_no IS NULL \
-             AND (o.check_at IS NULL) = (?1 = 3) AND o.half_pos > ?2 AND (?3 IS NULL OR o.grp = ?3) \
-             AND (?4 IS NULL OR o.topic = ?4) ORDER BY o.half_pos LIMIT ?5) ORDER BY t.half_pos"
-        );
         let state = wanted.state.map(|state| i64::from(state.number()));
-        let query = sqlx::query(sql).bind(state).bind(after);
+        let query = sqlx::query(LIST_OPEN).bind(state).bind(after);
         self.fetch_rows(
             query
                 .bind(wanted.group)
@@ -109,13 +155,8 @@ impl Reader {
 
     /// Transactions that could not be published, through the table that has only those.
     async fn list_unpublished(&self, wanted: &Wanted, after: i64) -> Result<Vec<Row>, StoreError> {
-        let sql = select_rows!(
-            "WHERE t.half_pos IN (SELECT w.half_pos FROM unpublished AS w JOIN tx AS o ON o.half_pos = w.half_pos \
-             WHERE w.half_pos > ?2 AND (?1 IS NULL OR o.status = ?1) AND (?3 IS NULL OR o.grp = ?3) \
-             AND (?4 IS NULL OR o.topic = ?4) ORDER BY w.half_pos LIMIT ?5) ORDER BY t.half_pos"
-        );
         let state = wanted.state.map(|state| i64::from(state.number()));
-        let query = sqlx::query(sql).bind(state).bind(after);
+        let query = sqlx::query(LIST_UNPUBLISHED).bind(state).bind(after);
         self.fetch_rows(
             query
                 .bind(wanted.group)
@@ -129,10 +170,6 @@ impl Reader {
     async fn list_all(&self, wanted: &Wanted, mut after: i64) -> Result<Vec<Row>, StoreError> {
         let last_of_window = "SELECT max(half_pos) FROM \
                               (SELECT half_pos FROM tx WHERE half_pos > ? ORDER BY half_pos LIMIT ?)";
-        let sql = select_rows!(
-            "WHERE t.half_pos > ?1 AND t.half_pos <= ?2 AND (?3 IS NULL OR t.status = ?3) \
-             AND (?4 IS NULL OR t.grp = ?4) AND (?5 IS NULL OR t.topic = ?5) ORDER BY t.half_pos LIMIT ?6"
-        );
         let state = wanted.state.map(|state| i64::from(state.number()));
         let mut found = Vec::new();
         loop {
@@ -144,7 +181,7 @@ impl Reader {
             let (Some(last), true) = (last, left > 0) else {
                 return Ok(found);
             };
-            let query = sqlx::query(sql).bind(after).bind(last).bind(state);
+            let query = sqlx::query(LIST_WINDOW).bind(after).bind(last).bind(state);
             found.extend(
                 self.fetch_rows(query.bind(wanted.group).bind(wanted.topic).bind(left))
                     .await?,
@@ -192,14 +229,10 @@ impl TxReader for Reader {
         after: Option<(ServerTime, Position)>,
         limit: u32,
     ) -> Result<Vec<Row>, StoreError> {
-        let sql = select_rows!(
-            "WHERE t.grp = (SELECT id FROM name WHERE text = ?1) AND t.decision_no IS NULL AND t.check_at <= ?2 \
-             AND (t.check_at, t.half_pos) > (?3, ?4) ORDER BY t.check_at, t.half_pos LIMIT ?5"
-        );
         let (at, position) = after.map_or((-1, -1), |(at, position)| {
             (bounded(at.0), bounded(position.0))
         });
-        let query = sqlx::query(sql)
+        let query = sqlx::query(DUE)
             .bind(group.as_str().to_owned())
             .bind(bounded(now.0));
         self.fetch_rows(query.bind(at).bind(position).bind(i64::from(limit)))
@@ -207,11 +240,7 @@ impl TxReader for Reader {
     }
 
     async fn open_topics(&self) -> Result<Vec<(TopicName, u64)>, StoreError> {
-        let sql = "SELECT n.text, sum(o.open) FROM \
-                   (SELECT topic, count(*) AS open FROM tx WHERE decision_no IS NULL GROUP BY topic UNION ALL \
-                    SELECT t.topic, count(*) FROM unpublished AS u JOIN tx AS t USING (half_pos) GROUP BY t.topic) AS o \
-                   LEFT JOIN name AS n ON n.id = o.topic GROUP BY o.topic ORDER BY n.text";
-        let topics = self.fetch(sqlx::query(sql)).await?;
+        let topics = self.fetch(sqlx::query(OPEN_TOPICS)).await?;
         topics
             .iter()
             .map(|row| Ok((name(row, 0, "topic")?, number(row, 1)?)))
@@ -219,11 +248,7 @@ impl TxReader for Reader {
     }
 
     async fn open_groups(&self) -> Result<Vec<OpenGroup>, StoreError> {
-        let sql = "SELECT n.text, o.prepared, o.parked, t.prepared_at FROM \
-                   (SELECT grp, count(check_at) AS prepared, count(*) - count(check_at) AS parked, \
-                    min(half_pos) AS oldest FROM tx WHERE decision_no IS NULL GROUP BY grp) AS o \
-                   JOIN tx AS t ON t.half_pos = o.oldest LEFT JOIN name AS n ON n.id = o.grp ORDER BY n.text";
-        let groups = self.fetch(sqlx::query(sql)).await?;
+        let groups = self.fetch(sqlx::query(OPEN_GROUPS)).await?;
         let group = |row: &SqliteRow| {
             let (prepared, parked, oldest) = (
                 number(row, 1)?,
@@ -246,13 +271,9 @@ impl TxReader for Reader {
         after: Option<Position>,
         limit: u32,
     ) -> Result<Vec<Row>, StoreError> {
-        let sql = select_rows!(
-            "WHERE t.sender = (SELECT id FROM identity WHERE bytes = ?) AND t.decision_no IS NULL \
-             AND t.check_at IS NOT NULL AND t.half_pos > ? ORDER BY t.half_pos LIMIT ?"
-        );
         let mut found = Vec::new();
         for sender in senders {
-            let query = sqlx::query(sql)
+            let query = sqlx::query(OPEN_OF)
                 .bind(sender.0.to_be_bytes().to_vec())
                 .bind(behind(after));
             found.extend(self.fetch_rows(query.bind(i64::from(limit))).await?);
@@ -264,15 +285,13 @@ impl TxReader for Reader {
     }
 
     async fn decided_after(&self, after: u64, limit: u32) -> Result<Vec<Row>, StoreError> {
-        let query = sqlx::query(select_rows!(
-            "WHERE t.decision_no > ? ORDER BY t.decision_no LIMIT ?"
-        ));
+        let query = sqlx::query(DECIDED_AFTER);
         self.fetch_rows(query.bind(bounded(after)).bind(i64::from(limit)))
             .await
     }
 
     async fn events(&self, id: TransactionId) -> Result<Vec<Event>, StoreError> {
-        let query = sqlx::query(select_events!("WHERE a.tx = ? ORDER BY a.event LIMIT ?"));
+        let query = sqlx::query(EVENTS_OF);
         self.fetch(query.bind(id.to_bytes().to_vec()).bind(MOST_EVENTS))
             .await?
             .iter()

@@ -86,7 +86,6 @@ impl Writer {
     /// After a failed write: looks what became of it, on a new connection.
     async fn settle(&mut self, batch: &Batch, error: &sqlx::Error) -> Result<(), CommitError> {
         self.disconnect().await;
-        self.names.take_back();
         let Ok(owner) = self.read_owner().await else {
             self.unsure = true;
             return Err(CommitError::Unknown(text(error)));

@@ -1,0 +1,517 @@
+//! What is SQLite's own: files that are refused, tables that guard themselves, plans, and the audit queries.
+
+use std::os::unix::fs::PermissionsExt as _;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use mq_core::clock::ServerTime;
+use sqlx::sqlite::SqliteRow;
+use sqlx::{AssertSqlSafe, Connection as _, Executor as _, Row as _, SqliteConnection};
+use tempfile::TempDir;
+
+use super::*;
+use crate::audit::Step;
+use crate::store::conformance::draft::{Draft, id, position};
+use crate::store::conformance::{self, Subject};
+use crate::store::{Change, CommitError};
+use crate::transaction::{Actor, Decision};
+
+async fn opened() -> (TempDir, Sqlite) {
+    let folder = tempfile::tempdir().unwrap();
+    let sqlite = Sqlite::open(folder.path().join("one.db"), Options::default())
+        .await
+        .unwrap();
+    (folder, sqlite)
+}
+
+/// A connection of another program of the application's, with its pragmas.
+async fn raw(sqlite: &Sqlite) -> SqliteConnection {
+    connect_options(sqlite.path(), Options::default())
+        .connect()
+        .await
+        .unwrap()
+}
+
+#[tokio::test]
+async fn sqlite_keeps_every_promise() {
+    let folder = tempfile::tempdir().unwrap();
+    let files = AtomicU32::new(0);
+    conformance::all(async || {
+        let path = folder
+            .path()
+            .join(format!("{}.db", files.fetch_add(1, Ordering::Relaxed)));
+        let sqlite = Sqlite::open(path, Options::default()).await.unwrap();
+        let store = Arc::new(sqlite.clone());
+        Subject {
+            store,
+            fail_next: Box::new(move |fault| sqlite.fail_next(fault)),
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_reader_opens_only_what_is_there_and_changes_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("one.db");
+    let error = open_reader(&path, Options::default()).await.unwrap_err();
+    assert!(error.to_string().contains("does not exist"), "{error}");
+    assert!(!path.exists());
+
+    std::fs::write(&path, "").unwrap();
+    let error = open_reader(&path, Options::default()).await.unwrap_err();
+    assert!(error.to_string().contains("is empty"), "{error}");
+    assert_eq!(std::fs::metadata(&path).unwrap().len(), 0);
+
+    let sqlite = Sqlite::open(&path, Options::default()).await.unwrap();
+    let (_writer, owner) = sqlite.take_over(LogId(5)).await.unwrap();
+    let reader = open_reader(&path, Options::default()).await.unwrap();
+    assert_eq!(reader.owner().await.unwrap(), Some(owner));
+}
+
+#[tokio::test]
+async fn a_new_file_is_for_this_user_only() {
+    let (folder, sqlite) = opened().await;
+    Draft::take_over(&sqlite).await;
+    for file in std::fs::read_dir(folder.path()).unwrap() {
+        let file = file.unwrap();
+        assert_eq!(
+            file.metadata().unwrap().permissions().mode() & 0o777,
+            0o600,
+            "{:?}",
+            file.path()
+        );
+    }
+}
+
+#[tokio::test]
+async fn what_was_written_is_there_after_opening_again() {
+    let (folder, sqlite) = opened().await;
+    let mut draft = Draft::take_over(&sqlite).await;
+    draft.prepare(1, "g");
+    draft.commit().await.unwrap();
+    let owner = draft.owner();
+    drop(draft);
+    sqlite.close().await;
+    let again = Sqlite::open(folder.path().join("one.db"), Options::default())
+        .await
+        .unwrap();
+    assert_eq!(again.reader().owner().await.unwrap(), Some(owner));
+    let mut draft = Draft::take_over(&again).await;
+    draft.prepare(2, "g");
+    draft.commit().await.unwrap();
+    assert_eq!(
+        again
+            .reader()
+            .transaction(id(2))
+            .await
+            .unwrap()
+            .unwrap()
+            .half
+            .group
+            .as_str(),
+        "g"
+    );
+}
+
+#[tokio::test]
+async fn a_file_that_is_not_ours_is_refused_and_left_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("theirs.db");
+    std::fs::write(&path, [b"not a database ".as_slice(); 100].concat()).unwrap();
+    let before = std::fs::read(&path).unwrap();
+    refused(&path, "is not a SQLite database").await;
+    assert_eq!(std::fs::read(&path).unwrap(), before);
+
+    std::fs::remove_file(&path).unwrap();
+    let create = SqliteConnectOptions::new()
+        .filename(&path)
+        .create_if_missing(true);
+    let mut theirs = create.connect().await.unwrap();
+    theirs
+        .execute("CREATE TABLE orders (id INTEGER PRIMARY KEY)")
+        .await
+        .unwrap();
+    theirs.close().await.unwrap();
+    let before = std::fs::read(&path).unwrap();
+    refused(&path, "is a database of another application").await;
+    assert_eq!(std::fs::read(&path).unwrap(), before);
+
+    refused(folder.path(), "is not a file").await;
+    refused(&folder.path().join("nowhere/one.db"), "cannot be created").await;
+}
+
+#[tokio::test]
+async fn a_newer_or_read_only_database_is_refused() {
+    let (folder, sqlite) = opened().await;
+    sqlite.close().await;
+    raw(&sqlite)
+        .await
+        .execute("PRAGMA user_version = 99")
+        .await
+        .unwrap();
+    refused(sqlite.path(), "has tables of version 99").await;
+    raw(&sqlite)
+        .await
+        .execute("PRAGMA user_version = 1")
+        .await
+        .unwrap();
+    let path = folder.path().join("one.db");
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o400)).unwrap();
+    refused(&path, "is read-only").await;
+}
+
+async fn refused(path: &Path, why: &str) {
+    let error = Sqlite::open(path, Options::default()).await.unwrap_err();
+    let text = error.to_string();
+    assert!(matches!(error, StoreError::Foreign(_)), "{error:?}");
+    assert!(
+        text.contains(why) && text.contains(path.to_str().unwrap()),
+        "{text}"
+    );
+    assert!(!text.contains('\n'), "{text}");
+}
+
+#[tokio::test]
+async fn history_seals_and_decisions_cannot_be_rewritten() {
+    let (_folder, sqlite) = opened().await;
+    let mut draft = Draft::take_over(&sqlite).await;
+    draft.prepare_decided(1, "g", Decision::Commit);
+    draft.commit().await.unwrap();
+    let mut other = raw(&sqlite).await;
+    for (sql, why) in [
+        ("UPDATE audit SET actor = 4", "audit is append only"),
+        ("DELETE FROM audit", "audit is append only"),
+        (
+            "INSERT OR REPLACE INTO audit SELECT * FROM audit",
+            "audit is append only",
+        ),
+        ("UPDATE seal SET published = 0", "seal is append only"),
+        ("DELETE FROM seal", "seal is append only"),
+        (
+            "INSERT OR REPLACE INTO seal SELECT * FROM seal",
+            "seal is append only",
+        ),
+        ("UPDATE tx SET status = 2", "a decision never changes"),
+        ("UPDATE tx SET decision_no = 7", "a decision never changes"),
+        (
+            "UPDATE tx SET status = 0, decided_at = NULL, decision_no = NULL, check_at = 1",
+            "a decision never changes",
+        ),
+        ("DELETE FROM owner", "the owner row stays"),
+        (
+            "INSERT INTO unpublished VALUES (5, 'no such row')",
+            "only a committed transaction can be unpublished",
+        ),
+        (
+            "INSERT INTO tx SELECT 5, x'00', 0, 1, 1, 1, 1, 0, 0, 0, 0, NULL, NULL, 1, 0, 0, 0",
+            "CHECK constraint failed",
+        ),
+        (
+            "INSERT INTO tx SELECT 5, zeroblob(16), 0, 1, 1, 1, 1, 4, 0, 0, 0, 1, 9, NULL, 0, 0, 0",
+            "CHECK constraint failed",
+        ),
+    ] {
+        let error = other.execute(sql).await.unwrap_err().to_string();
+        assert!(error.contains(why), "{sql}: {error}");
+    }
+}
+
+#[tokio::test]
+async fn the_indexes_carry_the_writer_and_the_sweep() {
+    let (_folder, sqlite) = opened().await;
+    let mut connection = raw(&sqlite).await;
+    for (sql, used, avoided) in [
+        (
+            statements::MOVES,
+            "SEARCH tx USING INTEGER PRIMARY KEY",
+            "SCAN tx",
+        ),
+        (
+            statements::COUNTS,
+            "SEARCH tx USING INTEGER PRIMARY KEY",
+            "SCAN tx",
+        ),
+        (reader::DUE, "SEARCH t USING INDEX tx_open", "TEMP B-TREE"),
+        (
+            reader::OPEN_OF,
+            "SEARCH t USING INDEX tx_sender",
+            "TEMP B-TREE",
+        ),
+        (
+            reader::DECIDED_AFTER,
+            "SEARCH t USING INDEX tx_decision",
+            "TEMP B-TREE",
+        ),
+        (
+            reader::EVENTS_OF,
+            "SEARCH a USING INDEX audit_tx",
+            "TEMP B-TREE",
+        ),
+        (
+            reader::OPEN_GROUPS,
+            "SEARCH tx USING COVERING INDEX tx_open",
+            "SCAN t",
+        ),
+    ] {
+        let plan = connection
+            .fetch_all(AssertSqlSafe(format!("EXPLAIN QUERY PLAN {sql}")))
+            .await
+            .unwrap();
+        let plan: String = plan
+            .iter()
+            .map(|row| row.get::<String, _>(3) + "\n")
+            .collect();
+        assert!(
+            plan.contains(used) && !plan.contains(avoided),
+            "{sql}\n{plan}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_transaction_takes_no_more_room_than_promised() {
+    let (_folder, sqlite) = opened().await;
+    let mut draft = Draft::take_over(&sqlite).await;
+    let count = 20 * 512;
+    for batch in 0..20 {
+        for number in batch * 512 + 1..=batch * 512 + 512 {
+            // A day of server time: the numbers are as long as they get in years.
+            draft.prepare_decided(number + 100_000_000, "order-service", Decision::Commit);
+            draft.events.last_mut().unwrap().evidence = "x".repeat(60);
+        }
+        draft.commit().await.unwrap();
+    }
+    drop(draft);
+    sqlite.close().await;
+    raw(&sqlite)
+        .await
+        .execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        .await
+        .unwrap();
+    let each = std::fs::metadata(sqlite.path()).unwrap().len() / count;
+    assert!(
+        each <= 290,
+        "{each} bytes for each transaction with 60 bytes of evidence"
+    );
+}
+
+#[tokio::test]
+async fn a_database_that_another_process_keeps_locked_is_unavailable_and_not_unknown() {
+    let folder = tempfile::tempdir().unwrap();
+    let options = Options {
+        busy_timeout: Duration::from_millis(1),
+        ..Options::default()
+    };
+    let sqlite = Sqlite::open(folder.path().join("one.db"), options)
+        .await
+        .unwrap();
+    let mut draft = Draft::take_over(&sqlite).await;
+    let mut other = raw(&sqlite).await;
+    other.execute("BEGIN IMMEDIATE").await.unwrap();
+    for many in [1, 100] {
+        (0..many).for_each(|number| draft.prepare(number, "g"));
+        let batch = draft.batch();
+        let outcome = draft.writer().commit(&batch).await;
+        assert!(
+            matches!(outcome, Err(CommitError::Unavailable(_))),
+            "{outcome:?}"
+        );
+    }
+    other.execute("ROLLBACK").await.unwrap();
+    draft.prepare(1, "g");
+    draft.commit().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_batch_of_somebody_else_stops_the_writer_although_the_epoch_is_ours() {
+    for many in [1, 100] {
+        let (_folder, sqlite) = opened().await;
+        let mut draft = Draft::take_over(&sqlite).await;
+        raw(&sqlite)
+            .await
+            .execute("UPDATE owner SET seq = seq + 1")
+            .await
+            .unwrap();
+        (0..many).for_each(|number| draft.prepare(number, "g"));
+        assert_eq!(draft.commit().await, Err(CommitError::TakenOver));
+        assert_eq!(sqlite.reader().history(1, 10).await, Ok(Vec::new()));
+    }
+}
+
+#[tokio::test]
+async fn the_error_of_a_refused_batch_says_what_is_wrong() {
+    let (_folder, sqlite) = opened().await;
+    let mut draft = Draft::take_over(&sqlite).await;
+    draft.decide(1, Decision::Commit, ServerTime(1));
+    let missing = draft.commit().await.unwrap_err().to_string();
+    assert!(
+        missing.contains("a row that it changes is missing, or decided already"),
+        "{missing}"
+    );
+    draft.prepare(1, "g");
+    draft.commit().await.unwrap();
+    draft.prepare(1, "g");
+    let twice = draft.commit().await.unwrap_err().to_string();
+    assert!(
+        twice.contains("tx.half_pos") || twice.contains("tx.id"),
+        "{twice}"
+    );
+}
+
+/// Two days: see the comments for who does what.
+async fn two_days(sqlite: &Sqlite) {
+    let mut draft = Draft::take_over(sqlite).await;
+    draft.prepare_decided(1, "shop", Decision::Commit);
+    draft.prepare_decided(2, "shop", Decision::RollBack);
+    draft.prepare(3, "shop");
+    draft.prepare(4, "bank");
+    draft.prepare(5, "bank");
+    draft.commit().await.unwrap();
+    // Transaction 3 takes two seconds, 4 is parked, and somebody contradicts 1.
+    draft.decide(3, Decision::Commit, ServerTime(2_003_000));
+    draft
+        .changes
+        .push((position(4), Change::Park { checks: 15 }));
+    draft.event(
+        id(4),
+        Some(Step::Prepared),
+        Step::Parked,
+        ServerTime(9_000_000),
+    );
+    draft.changes.push((
+        position(1),
+        Change::Count {
+            repeats: 0,
+            contradictions: 1,
+        },
+    ));
+    draft.event(
+        id(1),
+        Some(Step::Committed),
+        Step::Refused,
+        ServerTime(9_000_001),
+    );
+    let refused = draft.events.last_mut().unwrap();
+    refused.actor = Actor::Operator;
+    refused.evidence = "asked for ROLLBACK".into();
+    draft.published = 2;
+    draft.commit().await.unwrap();
+    // A day later 6 is committed; 3 could not be published.
+    draft.wall_ms += 86_400_000;
+    draft.prepare_decided(6, "bank", Decision::Commit);
+    draft.changes.push((
+        position(3),
+        Change::Unpublished(Some("topic orders is gone".into())),
+    ));
+    draft.event(
+        id(3),
+        Some(Step::Committed),
+        Step::Unpublished,
+        ServerTime(9_000_002),
+    );
+    draft.published = 3;
+    draft.commit().await.unwrap();
+}
+
+/// The answer of a query, a line for each row.
+async fn ask(
+    connection: &mut SqliteConnection,
+    sql: &str,
+    parameters: &[(&str, &str)],
+) -> Vec<String> {
+    // The driver knows numbered parameters only.
+    let mut sql = sql.to_owned();
+    for ((name, _), number) in parameters.iter().zip(1..) {
+        assert!(
+            sql.contains(&format!("-- {name}")),
+            "{name} is explained\n{sql}"
+        );
+        sql = sql.replace(name, &format!("?{number}"));
+    }
+    let mut query = sqlx::query(AssertSqlSafe(sql));
+    for (_, value) in parameters {
+        query = match value.parse::<i64>() {
+            Ok(number) => query.bind(number),
+            Err(_) => query.bind((*value).to_owned()),
+        };
+    }
+    let rows = connection.fetch_all(query).await.unwrap();
+    rows.iter().map(line).collect()
+}
+
+fn line(row: &SqliteRow) -> String {
+    let column = |at| match row.try_get::<Option<i64>, _>(at) {
+        Ok(number) => number.map_or_else(|| "-".to_owned(), |number| number.to_string()),
+        Err(_) => row
+            .get::<Option<String>, _>(at)
+            .unwrap_or_else(|| "-".to_owned()),
+    };
+    (0..row.len()).map(column).collect::<Vec<_>>().join("|")
+}
+
+macro_rules! audit_query {
+    ($name:literal) => {
+        include_str!(concat!("../../../../sql/audit/", $name, ".sql"))
+    };
+}
+
+#[tokio::test]
+async fn the_audit_queries_answer_what_happened() {
+    let (_folder, sqlite) = opened().await;
+    two_days(&sqlite).await;
+    let connection = &mut raw(&sqlite).await;
+    let both = [(":from", "2023-11-14"), (":to", "2023-11-15")];
+    let first = [(":from", "2023-11-14"), (":to", "2023-11-14")];
+    let limit = [(":limit", "10")];
+
+    let outcomes = ask(connection, audit_query!("outcomes"), &both).await;
+    assert_eq!(
+        outcomes,
+        ["2023-11-14|shop|2|1|1|1", "2023-11-15|bank|1|0|0|0"]
+    );
+    assert_eq!(
+        ask(connection, audit_query!("outcomes"), &first).await,
+        outcomes[..1]
+    );
+
+    let [one, three, four, five] = [1, 3, 4, 5].map(|number| id(number).to_string());
+    let open = ask(connection, audit_query!("open"), &limit).await;
+    assert_eq!(
+        open,
+        [format!("{five}|bank|orders|prepared|0|1005000|5000|5")]
+    );
+    let parked = ask(connection, audit_query!("parked"), &limit).await;
+    assert_eq!(parked, [format!("{four}|bank|orders|15|4000|4")]);
+    let oldest = ask(connection, audit_query!("oldest_open"), &[]).await;
+    assert_eq!(oldest, [format!("bank|1|1|{four}|2023-11-14 22:13:20.000")]);
+
+    let why = ask(connection, audit_query!("why"), &[(":id", &three)]).await;
+    let source = "10.0.0.7:40312 order-service@1";
+    let stands = "unpublished|topic orders is gone";
+    assert_eq!(
+        why,
+        [
+            format!("2023-11-14 22:13:20.000|-|prepared|producer|0|-|{source}||{stands}"),
+            format!(
+                "2023-11-14 22:13:21.000|prepared|committed|producer|2000000|-|{source}||{stands}"
+            ),
+            format!(
+                "2023-11-15 22:13:22.000|committed|unpublished|producer|8997002|-|{source}||{stands}"
+            ),
+        ]
+    );
+
+    let contradictions = ask(connection, audit_query!("contradictions"), &both).await;
+    let said = "committed|operator|10.0.0.7:40312 order-service@1|asked for ROLLBACK|1";
+    assert_eq!(
+        contradictions,
+        [format!("2023-11-14 22:13:21.000|{one}|shop|{said}")]
+    );
+
+    let time = ask(connection, audit_query!("time_to_decision"), &both).await;
+    assert_eq!(time, ["bank|1|500|500|500", "shop|3|500|2000000|2000000"]);
+    assert_eq!(
+        ask(connection, audit_query!("published"), &[]).await,
+        ["4|3|1|1"]
+    );
+}
