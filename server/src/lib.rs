@@ -7,7 +7,7 @@
 //! | [`output`] | what commands print: JSON, tables on a terminal, plain columns elsewhere |
 //! | [`transactions`] | `halfmoon tx`: transactions and their history |
 //! | [`audit`] | `halfmoon audit`: the whole history for others to keep |
-//! | [`bench`] | `halfmoon bench`: what this machine can do |
+//! | [`mod@bench`] | `halfmoon bench`: what this machine can do |
 
 pub mod audit;
 pub mod bench;
