@@ -193,11 +193,13 @@ async fn run_in(folder: &Path, count: u64) -> Result<Outcome, RunError> {
 
     let coordinator = folder.join(DATABASE_FILE);
     let mut books = Books::open(&shops, &coordinator, catalog.orders(count)).await?;
-    Ok(Outcome {
+    let outcome = Outcome {
         summary: books.summary().await?,
         checks: books.check().await?,
         story: seven_steps::tell(&mut books, &coordinator).await?,
-    })
+    };
+    books.close().await?;
+    Ok(outcome)
 }
 
 /// Defaults, with less memory: a shop has few messages under way.

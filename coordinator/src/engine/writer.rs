@@ -156,7 +156,9 @@ impl Writer {
     /// Works until all senders of `commands` are gone or the store is. Everything that was accepted is answered, or dropped
     /// when its outcome cannot be known.
     pub async fn run(mut self, mut commands: mpsc::Receiver<Command>) {
-        match self.work(&mut commands).await {
+        let worked = self.work(&mut commands).await;
+        self.store.close().await;
+        match worked {
             Ok(()) => self.parts.status.set(Health::Stopped),
             Err(Failed) => {
                 commands.close();

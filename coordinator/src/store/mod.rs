@@ -263,6 +263,9 @@ pub trait TxWriter: fmt::Debug + Send {
     /// # Errors
     /// [`StoreError::Unavailable`] or [`StoreError::Damaged`].
     async fn rows(&mut self, positions: &[Position]) -> Result<Vec<Row>, StoreError>;
+
+    /// Lets go of the store. Returns once nothing of this writer is open any more; writing again opens it anew.
+    async fn close(&mut self) {}
 }
 
 /// Reading, from anywhere, at any time.

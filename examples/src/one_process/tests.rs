@@ -23,7 +23,10 @@ async fn books(folder: &Path) -> Vec<Check> {
     let asked = Catalog::northwind().unwrap();
     let (shops, coordinator) = (folder.join(SHOPS_FOLDER), folder.join(DATABASE_FILE));
     let books = Books::open(&shops, &coordinator, asked.orders(FEW)).await;
-    books.unwrap().check().await.unwrap()
+    let mut books = books.unwrap();
+    let checks = books.check().await.unwrap();
+    books.close().await.unwrap();
+    checks
 }
 
 /// A folder with the databases of one.

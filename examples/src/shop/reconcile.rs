@@ -125,6 +125,14 @@ impl Books {
         Ok(books)
     }
 
+    /// Lets go of the databases: once this returned, none of their files is in use any more.
+    ///
+    /// # Errors
+    /// A database cannot be closed.
+    pub async fn close(self) -> Result<()> {
+        Ok(self.connection.close().await?)
+    }
+
     async fn attach(&mut self, name: &str, path: &Path) -> Result<()> {
         let path = path.to_str().context("its path is not UTF-8")?;
         let attach = sqlx::query("ATTACH DATABASE ?1 AS ?2").bind(path);

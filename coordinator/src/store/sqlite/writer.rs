@@ -179,6 +179,10 @@ impl TxWriter for Writer {
             .map_err(|error| read_error(&error))?;
         rows::at(connection, positions).await
     }
+
+    async fn close(&mut self) {
+        self.disconnect().await;
+    }
 }
 
 async fn connect(store: &Sqlite) -> Result<SqliteConnection, sqlx::Error> {
