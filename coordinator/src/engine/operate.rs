@@ -21,10 +21,10 @@ pub enum OperateError {
     /// It is decided; asking changes nothing.
     #[error("transaction {0} is {1} already")]
     Decided(TransactionId, &'static str),
-    /// Nobody who is connected can read its marker.
+    /// Nobody who is connected can answer for it: read its marker, or ask the service's own listener.
     #[error(
-        "transaction {0} is decided by its marker, and no connected producer of group {1} can read that database; \
-         start an instance of the service, or force the decision"
+        "no connected producer of group {1} can answer for transaction {0}; start an instance of the service, \
+         or force the decision"
     )]
     NobodyCanAnswer(TransactionId, String),
     /// The marker's answer did not come in time; it decides when it comes.

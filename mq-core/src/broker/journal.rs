@@ -265,8 +265,12 @@ impl Journal {
 
     /// Writes everything, and tells the log that the next start reads from here.
     pub(crate) async fn snapshot(&self, random: &dyn Random) -> Result<(), AppendError> {
-        // Read before the state: what is applied in between is in the snapshot and is repeated without harm.
-        let applied = self.known.applied.load(Ordering::Acquire);
+        // Whoever waits for a note knows that everything before it is applied, whoever wrote it: the next start reads from
+        // there. What is applied until the state is read is in the snapshot and is repeated without harm.
+        let barrier = self
+            .append(vec![notes::of_changes(&[])], Flush::Sync)
+            .await?;
+        let applied = barrier.first().map_or(0, |placed| placed.position.0);
         let mut first = None;
         for note in notes::of_snapshot(random.next_u128(), applied, self.known.snapshot()) {
             let placed = self.append(vec![note], Flush::Sync).await?;
@@ -348,4 +352,31 @@ fn replay(stored: &Stored, known: &Known) -> Result<(), RestoreError> {
     changes.into_iter().for_each(|change| known.apply(change));
     known.applied.store(stored.position.0, Ordering::Relaxed);
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::ManualClock;
+    use crate::log::LogId;
+    use crate::log::conformance;
+    use crate::log::memory::MemoryLog;
+    use crate::random::SeededRandom;
+
+    /// Others fill the log without a note of the broker's; a start after that read all of it.
+    #[tokio::test]
+    async fn a_snapshot_spares_the_next_start_whatever_others_wrote() {
+        let log: Arc<dyn Log> = Arc::new(MemoryLog::new(LogId(1), Arc::new(ManualClock::new(0))));
+        let journal = Journal::restore(Arc::clone(&log)).unwrap();
+        let queue = conformance::queue("orders", 0);
+        for _ in 0..100 {
+            let message = conformance::message(&queue, b"body", &[]);
+            journal.append(vec![message], Flush::Sync).await.unwrap();
+        }
+        let end = log.range().end;
+        journal.snapshot(&SeededRandom::new(1)).await.unwrap();
+        let known = Known::default();
+        read_snapshot(&*log, log.bookmark(BROKER).unwrap(), &known).unwrap();
+        assert!(known.applied.load(Ordering::Relaxed) >= end.0);
+    }
 }
