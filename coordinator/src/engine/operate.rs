@@ -23,8 +23,8 @@ pub enum OperateError {
     Decided(TransactionId, &'static str),
     /// Nobody who is connected can answer for it: read its marker, or ask the service's own listener.
     #[error(
-        "no connected producer of group {1} can answer for transaction {0}; start an instance of the service, \
-         or force the decision"
+        "no connected producer of group {1} can answer for transaction {0}, from its marker or by a listener; \
+         start an instance of the service, or force the decision"
     )]
     NobodyCanAnswer(TransactionId, String),
     /// The marker's answer did not come in time; it decides when it comes.
