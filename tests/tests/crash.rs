@@ -153,7 +153,7 @@ async fn a_kill_at_every_step_of_a_check_back_or_a_start_heals() {
 
 #[tokio::test]
 async fn kills_at_random_moments_heal() {
-    let (seed, count) = if full() { (2, 200) } else { (1, 12) };
+    let (seed, count) = if full() { (2, 200) } else { (1, 50) };
     let mut runs = Runs::new();
     for kill in moments(
         seed,
