@@ -197,7 +197,7 @@ impl Run {
 #[tokio::test]
 async fn random_histories_with_crashes_keep_every_promise() {
     for seed in 0..if std::env::var_os("HALFMOON_FULL").is_some() {
-        200
+        60
     } else {
         8
     } {
