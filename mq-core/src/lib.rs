@@ -15,6 +15,9 @@
 //! | [`broker`] | topics, groups, offsets, retry and delay over one log |
 //! | [`client`] | producers and consumers, embedded or (later) remote |
 //! | [`extension`] | the one way to add a protocol on top |
+//! | [`remoting`] | commands over TCP: listeners, peers, services |
+//! | [`serving`] | a broker behind a socket: what it answers to each request code |
+//! | [`nameserver`] | which brokers there are, and which of them has which topic |
 //! | [`clock`], [`random`] | the only sources of time and chance |
 
 pub mod broker;
@@ -24,5 +27,8 @@ pub mod extension;
 pub mod log;
 pub mod message;
 pub mod names;
+pub mod nameserver;
 pub mod random;
+pub mod remoting;
+pub mod serving;
 pub mod wire;

@@ -1,8 +1,12 @@
 //! RocketMQ's bytes and reserved names: pure codecs, no I/O. The only module that names what a transaction adds to a message.
 
+pub mod binary_header;
 pub mod codes;
+pub mod command;
 pub mod delays;
+pub mod frame;
 pub mod ids;
+pub mod json_header;
 pub mod properties;
 pub mod record;
 pub mod reserved;

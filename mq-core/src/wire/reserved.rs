@@ -85,3 +85,6 @@ pub const CHECK_TRANSACTION_STATE: i32 = 39;
 pub const END_TRANSACTION: i32 = 37;
 /// Request code that tells a consumer that its group has changed.
 pub const NOTIFY_CONSUMER_IDS_CHANGED: i32 = 40;
+
+/// Response field of a sent message: the client's own id of it, [`UNIQ_KEY`].
+pub const SENT_UNIQUE_KEY: &str = "transactionId";

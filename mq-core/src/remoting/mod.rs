@@ -1,0 +1,11 @@
+//! Commands over TCP: listeners, the peers that connected to them, and what stands behind.
+//!
+//! | file | owns |
+//! |---|---|
+//! | `listener` | accepting, the frame loop of one connection, limits |
+//! | `peer` | the way back to one connected peer: a bounded outbox, written once per wake-up |
+//! | `service` | the trait of whatever answers, and where its answers go |
+
+pub mod listener;
+pub mod peer;
+pub mod service;

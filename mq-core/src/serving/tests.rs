@@ -1,0 +1,129 @@
+//! The broker behind a real socket, driven by raw frames.
+
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+
+use bytes::{Bytes, BytesMut};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::sync::watch;
+
+use super::*;
+use crate::broker::{Parts, Settings};
+use crate::clock::{Clock, SystemClock};
+use crate::log::memory::MemoryLog;
+use crate::log::{Log, LogId};
+use crate::random::SeededRandom;
+use crate::remoting::listener::Listener;
+use crate::wire::command::Fields;
+use crate::wire::{frame, reserved};
+
+/// A broker that listens on a free port.
+struct Server {
+    address: SocketAddr,
+    broker: Broker,
+    stop: watch::Sender<bool>,
+}
+
+impl Server {
+    async fn start() -> Self {
+        let clock = Arc::new(SystemClock::new());
+        let log = MemoryLog::new(LogId(1), Arc::clone(&clock) as Arc<dyn Clock>);
+        let parts = Parts {
+            log: Arc::new(log) as Arc<dyn Log>,
+            clock,
+            random: Arc::new(SeededRandom::new(1)),
+            extensions: vec![],
+        };
+        let broker = Broker::open(Settings::default(), parts).await.unwrap();
+        let listener = Listener::bind(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0))
+            .await
+            .unwrap();
+        let address = listener.address().unwrap();
+        let presence = Presence {
+            cluster: "DefaultCluster".into(),
+            name: "broker-a".into(),
+            advertised: SocketAddrV4::new(Ipv4Addr::LOCALHOST, address.port()),
+        };
+        let stop = watch::Sender::new(false);
+        let service = BrokerService::new(broker.clone(), presence);
+        tokio::spawn(listener.serve(service, stop.subscribe()));
+        Self {
+            address,
+            broker,
+            stop,
+        }
+    }
+}
+
+/// A peer that speaks in raw frames.
+struct Raw {
+    socket: TcpStream,
+    buffer: BytesMut,
+}
+
+impl Raw {
+    async fn connect(server: &Server) -> Self {
+        Self {
+            socket: TcpStream::connect(server.address).await.unwrap(),
+            buffer: BytesMut::new(),
+        }
+    }
+
+    async fn call(&mut self, command: &Command) -> Command {
+        self.socket
+            .write_all(&frame::encoded(command))
+            .await
+            .unwrap();
+        loop {
+            if let Some(command) = frame::take(&mut self.buffer).unwrap() {
+                return command;
+            }
+            assert_ne!(self.socket.read_buf(&mut self.buffer).await.unwrap(), 0);
+        }
+    }
+}
+
+fn command(code: i32, fields: &[(&str, &str)], body: &'static [u8]) -> Command {
+    Command {
+        fields: fields.iter().copied().collect::<Fields>(),
+        body: Bytes::from_static(body),
+        ..Command::request(code, 7)
+    }
+}
+
+#[tokio::test]
+async fn a_message_sent_as_a_frame_is_stored_and_its_place_answered() {
+    let server = Server::start().await;
+    let mut raw = Raw::connect(&server).await;
+    let fields = [
+        ("a", "producers"),
+        ("b", "orders"),
+        ("c", "TBW102"),
+        ("d", "4"),
+        ("e", "0"),
+        ("f", "0"),
+        ("g", "1700000000000"),
+        ("h", "0"),
+        ("i", "UNIQ_KEY\u{1}AA\u{2}"),
+    ];
+    let answer = raw
+        .call(&command(request::SEND_MESSAGE_V2, &fields, b"hello"))
+        .await;
+    assert_eq!((answer.code, answer.opaque), (0, 7), "{}", answer.remark);
+    assert!(answer.is_response());
+    assert_eq!(answer.fields.get("queueOffset"), Some("0"));
+    assert_eq!(answer.fields.get(reserved::SENT_UNIQUE_KEY), Some("AA"));
+    assert_eq!(server.broker.topics().len(), 1);
+    server.stop.send_replace(true);
+}
+
+#[tokio::test]
+async fn a_code_that_nobody_knows_is_answered_with_3() {
+    let server = Server::start().await;
+    let answer = Raw::connect(&server)
+        .await
+        .call(&command(9_999, &[], b""))
+        .await;
+    assert_eq!(answer.code, response::REQUEST_CODE_NOT_SUPPORTED);
+    assert!(answer.remark.contains("9999"), "{}", answer.remark);
+}
