@@ -1,17 +1,19 @@
 //! The one way to add a protocol on top of the broker: what an extension claims, and how requests reach it.
 
-use std::collections::HashMap;
 use std::fmt;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use bytes::Bytes;
 
 use crate::broker::Broker;
 use crate::log::{BROKER, OwnerId};
 use crate::names::TopicName;
-use crate::wire::{codes, system};
+use crate::remoting::service::{Answer, Ticket};
+use crate::wire::codes::response;
+use crate::wire::command::Command;
+use crate::wire::system;
 
 /// What belongs to one extension alone. Two extensions that claim the same end the start.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,76 +29,27 @@ pub struct Claims {
     pub hidden_topics: Vec<TopicName>,
 }
 
-/// A request as a front end hands it to the extension that claimed it.
-#[derive(Debug, Clone)]
-pub struct Request {
-    /// The request code.
-    pub code: i32,
-    /// The header's fields.
-    pub fields: HashMap<String, String>,
-    /// The body.
-    pub body: Bytes,
-    /// Client id of the connection, empty before its first heartbeat.
+/// The client behind a request, as far as it has told who it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Caller {
+    /// Client id, empty before the first heartbeat of the connection.
     pub client_id: Arc<str>,
     /// The process life behind the connection, if it has told.
     pub incarnation: Option<u128>,
+    /// Whether it has announced itself as a client of ours: the ids it makes are unique then.
+    pub native: bool,
+    /// Where it connected from.
+    pub address: SocketAddr,
     /// Who asks, for people: address and client id.
     pub source: Arc<str>,
 }
 
-/// The answer to a [`Request`].
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Response {
-    /// RocketMQ's response code, 0 for success.
-    pub code: i32,
-    /// What is wrong and what to do, for people; empty for success.
-    pub remark: String,
-    /// The header's fields.
-    pub fields: Vec<(&'static str, String)>,
-    /// The body.
-    pub body: Bytes,
-}
+/// A claimed request and the right to answer it.
+pub type Call = (Command, Ticket);
 
-/// Where the one answer to a request goes. Dropped without an answer it says SYSTEM_BUSY.
-pub struct Reply(Option<Box<dyn FnOnce(Response) + Send>>);
-
-impl Reply {
-    /// A reply that hands the answer to `then`, from any thread.
-    #[must_use]
-    pub fn new(then: impl FnOnce(Response) + Send + 'static) -> Self {
-        Self(Some(Box::new(then)))
-    }
-
-    /// Answers. Never blocks.
-    pub fn send(mut self, response: Response) {
-        if let Some(then) = self.0.take() {
-            then(response);
-        }
-    }
-}
-
-impl Drop for Reply {
-    fn drop(&mut self) {
-        if let Some(then) = self.0.take() {
-            let remark = "the request was dropped unanswered; try again".to_owned();
-            then(Response {
-                code: codes::SYSTEM_BUSY,
-                remark,
-                ..Response::default()
-            });
-        }
-    }
-}
-
-impl fmt::Debug for Reply {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Reply")
-    }
-}
-
-/// The extension's queue is full; request and reply are handed back untouched.
+/// The extension has no room: the requests that were not taken, in their order, untouched.
 #[derive(Debug)]
-pub struct Busy(pub Request, pub Reply);
+pub struct Busy(pub Vec<Call>);
 
 /// Why an extension cannot start; shown to the operator as one line.
 #[derive(Debug, thiserror::Error)]
@@ -116,17 +69,18 @@ pub trait Extension: fmt::Debug + Send + Sync + 'static {
     /// [`StartError`] ends the start of the broker.
     async fn start(&self, broker: Broker) -> Result<(), StartError>;
 
-    /// Takes a claimed request. Never blocks; the answer goes to `reply`, from any thread.
+    /// Takes claimed requests of one client, all that one wake-up of its connection found, in their order. Never blocks;
+    /// the answers go to the tickets, now or later, from any thread.
     ///
     /// # Errors
-    /// [`Busy`] when the extension has no room: wait for [`Extension::ready`] and call again.
-    fn call(&self, request: Request, reply: Reply) -> Result<(), Box<Busy>> {
-        let remark = format!("request code {} is not supported here", request.code);
-        reply.send(Response {
-            code: codes::REQUEST_CODE_NOT_SUPPORTED,
-            remark,
-            ..Response::default()
-        });
+    /// [`Busy`] with those for which there is no room: wait for [`Extension::ready`] and call again.
+    fn call(&self, _caller: &Arc<Caller>, calls: Vec<Call>) -> Result<(), Busy> {
+        for (command, ticket) in calls {
+            ticket.answer(Answer::refused(
+                response::REQUEST_CODE_NOT_SUPPORTED,
+                format!("request code {} is not supported here", command.code),
+            ));
+        }
         Ok(())
     }
 
@@ -341,14 +295,5 @@ mod tests {
                 "{claim:?}"
             );
         }
-    }
-
-    #[test]
-    fn a_reply_that_is_dropped_says_busy() {
-        let (tell, told) = std::sync::mpsc::channel();
-        drop(Reply::new(move |response| {
-            tell.send(response.code).unwrap()
-        }));
-        assert_eq!(told.recv(), Ok(codes::SYSTEM_BUSY));
     }
 }

@@ -18,7 +18,7 @@ mod topics;
 mod tests;
 
 use std::net::SocketAddrV4;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
@@ -90,6 +90,7 @@ struct Shared {
     random: Arc<dyn Random>,
     clients: Clients,
     claimed: Claimed,
+    host: OnceLock<SocketAddrV4>,
     /// One change of topics or groups at a time: each looks, then writes.
     admin: tokio::sync::Mutex<()>,
     offsets_changed: Notify,
@@ -125,6 +126,7 @@ impl Broker {
             clock: parts.clock,
             random: parts.random,
             claimed,
+            host: OnceLock::new(),
             admin: tokio::sync::Mutex::default(),
             offsets_changed: Notify::new(),
             delayed: Notify::new(),
@@ -186,10 +188,16 @@ impl Broker {
         &self.shared.settings
     }
 
-    /// The host that records are stored under.
+    /// The host that records are stored under and ids of messages name: the one that was advertised first, until then
+    /// [`EMBEDDED_HOST`].
     #[must_use]
-    pub const fn host(&self) -> SocketAddrV4 {
-        EMBEDDED_HOST
+    pub fn host(&self) -> SocketAddrV4 {
+        self.shared.host.get().copied().unwrap_or(EMBEDDED_HOST)
+    }
+
+    /// Tells under which address clients reach the broker. Only the first call counts.
+    pub fn advertise(&self, host: SocketAddrV4) {
+        self.shared.host.get_or_init(|| host);
     }
 
     /// The extension that a request with this code belongs to.

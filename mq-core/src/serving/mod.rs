@@ -4,8 +4,10 @@
 //! |---|---|
 //! | `fields` | reading a request's named values, and what is said when one is missing or wrong |
 //! | `session` | what one connection has told about itself |
-//! | `sending` | 10, 310, 320: messages; those with flags that an extension claims go to it |
+//! | `extensions` | whatever an extension has claimed goes to it |
+//! | `sending` | 10, 310, 320: messages |
 
+mod extensions;
 pub mod fields;
 mod sending;
 mod session;
@@ -15,6 +17,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
+use self::extensions::Claimed;
 use crate::broker::Broker;
 use crate::remoting::peer::Peer;
 use crate::remoting::service::{Answer, Service, Ticket};
@@ -45,6 +48,7 @@ impl BrokerService {
     /// Answers for `broker`.
     #[must_use]
     pub fn new(broker: Broker, presence: Presence) -> Arc<Self> {
+        broker.advertise(presence.advertised);
         Arc::new(Self { broker, presence })
     }
 
@@ -69,8 +73,13 @@ impl Service for BrokerService {
         Session::new(peer)
     }
 
-    async fn take(&self, _session: &mut Session, commands: Vec<(Command, Ticket)>) {
+    async fn take(&self, session: &mut Session, commands: Vec<(Command, Ticket)>) {
+        let mut claimed = Claimed::default();
         for (command, ticket) in commands {
+            if let Some(extension) = extensions::claimant(self, &command) {
+                claimed.push(extension, (command, ticket));
+                continue;
+            }
             match command.code {
                 request::SEND_MESSAGE | request::SEND_MESSAGE_V2 => {
                     sending::send(self, &command, ticket);
@@ -81,6 +90,7 @@ impl Service for BrokerService {
                 )),
             }
         }
+        claimed.hand_over(session.caller()).await;
     }
 }
 

@@ -1,4 +1,4 @@
-//! 10, 310, 320: messages; those with flags that an extension claims go to it.
+//! 10, 310, 320: messages.
 
 use std::net::{SocketAddr, SocketAddrV4};
 

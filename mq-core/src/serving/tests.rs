@@ -1,6 +1,8 @@
 //! The broker behind a real socket, driven by raw frames.
 
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -10,8 +12,9 @@ use tokio::sync::watch;
 use super::*;
 use crate::broker::{Parts, Settings};
 use crate::clock::{Clock, SystemClock};
+use crate::extension::{Busy, Call, Caller, Claims, Extension, StartError};
 use crate::log::memory::MemoryLog;
-use crate::log::{Log, LogId};
+use crate::log::{Log, LogId, OwnerId};
 use crate::random::SeededRandom;
 use crate::remoting::listener::Listener;
 use crate::wire::command::Fields;
@@ -26,13 +29,17 @@ struct Server {
 
 impl Server {
     async fn start() -> Self {
+        Self::with(vec![]).await
+    }
+
+    async fn with(extensions: Vec<Arc<dyn Extension>>) -> Self {
         let clock = Arc::new(SystemClock::new());
         let log = MemoryLog::new(LogId(1), Arc::clone(&clock) as Arc<dyn Clock>);
         let parts = Parts {
             log: Arc::new(log) as Arc<dyn Log>,
             clock,
             random: Arc::new(SeededRandom::new(1)),
-            extensions: vec![],
+            extensions,
         };
         let broker = Broker::open(Settings::default(), parts).await.unwrap();
         let listener = Listener::bind(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0))
@@ -74,6 +81,10 @@ impl Raw {
             .write_all(&frame::encoded(command))
             .await
             .unwrap();
+        self.next().await
+    }
+
+    async fn next(&mut self) -> Command {
         loop {
             if let Some(command) = frame::take(&mut self.buffer).unwrap() {
                 return command;
@@ -126,4 +137,65 @@ async fn a_code_that_nobody_knows_is_answered_with_3() {
         .await;
     assert_eq!(answer.code, response::REQUEST_CODE_NOT_SUPPORTED);
     assert!(answer.remark.contains("9999"), "{}", answer.remark);
+}
+
+/// An extension that has no room for the second request of a call, until somebody waits for room.
+#[derive(Debug, Default)]
+struct Narrow(AtomicUsize);
+
+#[async_trait]
+impl Extension for Narrow {
+    fn claims(&self) -> Claims {
+        Claims {
+            owner: OwnerId(9),
+            request_codes: vec![7_300],
+            send_flags: 4,
+            hidden_topics: vec![],
+        }
+    }
+
+    async fn start(&self, _broker: Broker) -> Result<(), StartError> {
+        Ok(())
+    }
+
+    fn call(&self, caller: &Arc<Caller>, mut calls: Vec<Call>) -> Result<(), Busy> {
+        assert!(caller.source.contains("127.0.0.1"), "{caller:?}");
+        let waiting = calls.split_off(1);
+        for (command, ticket) in calls {
+            let waited = self.0.load(Ordering::Relaxed);
+            ticket.answer(Answer::done().field("seen", format!("{} {waited}", command.code)));
+        }
+        if waiting.is_empty() {
+            Ok(())
+        } else {
+            Err(Busy(waiting))
+        }
+    }
+
+    async fn ready(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    async fn stop(&self, _within: Duration) {}
+}
+
+#[tokio::test]
+async fn what_an_extension_claims_goes_to_it_and_waits_for_room() {
+    let server = Server::with(vec![Arc::new(Narrow::default())]).await;
+    let mut raw = Raw::connect(&server).await;
+    let fields = [("b", "orders"), ("e", "0"), ("f", "4")];
+    let both = [
+        frame::encoded(&command(7_300, &[], b"")),
+        frame::encoded(&command(request::SEND_MESSAGE_V2, &fields, b"hello")),
+    ]
+    .concat();
+    raw.socket.write_all(&both).await.unwrap();
+    let seen = [raw.next().await, raw.next().await];
+    let seen = seen.map(|answer| answer.fields.get("seen").map(str::to_owned));
+    assert_eq!(
+        seen,
+        ["7300 0", "310 1"].map(|seen| Some(seen.to_owned())),
+        "the second one waits for room"
+    );
+    assert!(server.broker.topics().is_empty(), "nothing was stored");
 }
