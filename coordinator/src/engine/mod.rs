@@ -54,7 +54,7 @@ use self::recent::{Kept, Recent};
 use self::recovery::{Found, StartError};
 use self::settings::Settings;
 use self::status::{Health, Status};
-use self::writer::{CheckAt, Command, Pending, Writer};
+use self::writer::{CheckAt, Command, Pending, Reply, Writer};
 use crate::audit::Step;
 use crate::check_back::alarm::Alarm;
 use crate::check_back::sweep::{self, Attempts, Sweeper};
@@ -209,7 +209,7 @@ impl Coordinator {
             Command::Say(Box::new(Pending {
                 request,
                 copy,
-                reply,
+                reply: Reply::Caller(reply),
             })),
         )
         .await?;

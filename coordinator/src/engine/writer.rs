@@ -4,6 +4,7 @@
 //! decisions to the log and only then answers whoever waits.
 
 use std::collections::{HashMap, HashSet};
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -33,7 +34,36 @@ pub struct Pending {
     /// The final, for a COMMIT.
     pub copy: Option<Final>,
     /// Told once the answer is durable; dropped if that will not be known.
-    pub reply: oneshot::Sender<Answer>,
+    pub reply: Reply,
+}
+
+/// Who waits for an answer.
+pub enum Reply {
+    /// Nobody.
+    Nobody,
+    /// A caller in this process.
+    Caller(oneshot::Sender<Answer>),
+    /// Something to do with it: short, since the writer does it between two batches.
+    Then(Box<dyn FnOnce(Answer) + Send>),
+}
+
+impl Reply {
+    /// Tells the answer. A caller that waits no longer is fine: the outcome is in SQL all the same.
+    pub fn send(self, answer: Answer) {
+        match self {
+            Self::Nobody => {}
+            Self::Caller(caller) => {
+                let _ = caller.send(answer);
+            }
+            Self::Then(then) => then(answer),
+        }
+    }
+}
+
+impl fmt::Debug for Reply {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Reply")
+    }
 }
 
 /// What the writer is asked to do.
@@ -332,8 +362,7 @@ impl Writer {
                 self.publish(&plan, &requests, &mut rest).await;
             }
             for ((_, reply), answer) in rest.into_iter().zip(plan.answers) {
-                // Nobody waits any more: the outcome is in SQL all the same.
-                let _ = reply.send(answer);
+                reply.send(answer);
             }
             steps::reach("decision.answered");
         }
@@ -483,7 +512,7 @@ impl Writer {
         &mut self,
         plan: &Plan,
         requests: &[Request],
-        rest: &mut [(Option<Final>, oneshot::Sender<Answer>)],
+        rest: &mut [(Option<Final>, Reply)],
     ) {
         let mut decisions = Vec::with_capacity(plan.decisions.len());
         for (index, decision, number) in &plan.decisions {
@@ -557,12 +586,10 @@ fn about_publishing(half: Half, number: u64, reason: Option<String>) -> Pending 
         source: "".into(),
         evidence,
     };
-    // Nobody waits for this answer.
-    let (reply, _) = oneshot::channel();
     Pending {
         request,
         copy: None,
-        reply,
+        reply: Reply::Nobody,
     }
 }
 

@@ -9,7 +9,7 @@
 
 mod extensions;
 pub mod fields;
-mod sending;
+pub mod sending;
 mod session;
 
 use std::net::SocketAddrV4;

@@ -4,7 +4,7 @@ use std::net::{SocketAddr, SocketAddrV4};
 
 use super::BrokerService;
 use super::fields::{self, FieldError, Names};
-use crate::broker::{Incoming, Receipt, SendError};
+use crate::broker::{AdmitError, Incoming, Receipt, SendError};
 use crate::names::TopicName;
 use crate::remoting::service::{Answer, Ticket};
 use crate::wire::codes::response;
@@ -28,7 +28,11 @@ pub(super) fn send(service: &BrokerService, command: &Command, ticket: Ticket) {
     });
 }
 
-fn incoming(command: &Command, from: SocketAddr) -> Result<Incoming, FieldError> {
+/// The message of a send request that came `from` there.
+///
+/// # Errors
+/// [`FieldError`] names the field that is missing or wrong.
+pub fn incoming(command: &Command, from: SocketAddr) -> Result<Incoming, FieldError> {
     let names = Names::of(command);
     let fields = &command.fields;
     let topic = fields::text(fields, names.topic)?;
@@ -70,10 +74,18 @@ fn stored(receipt: &Receipt) -> Answer {
     }
 }
 
-fn refused(error: &SendError) -> Answer {
+/// What is answered to a send request whose message is not stored.
+#[must_use]
+pub fn refused(error: &SendError) -> Answer {
     let code = match error {
         SendError::BodyTooLong(_) | SendError::PropertiesTooLong(_) => response::MESSAGE_ILLEGAL,
-        SendError::Admit(_) => response::TOPIC_NOT_EXIST,
+        SendError::Admit(AdmitError::NoSuchQueue { .. }) => response::SYSTEM_ERROR,
+        SendError::Admit(AdmitError::System(_) | AdmitError::NotWritable(_)) => {
+            response::NO_PERMISSION
+        }
+        SendError::Admit(AdmitError::NoSuchTopic(_) | AdmitError::NotCreated(_)) => {
+            response::TOPIC_NOT_EXIST
+        }
         SendError::Flags(_) => response::NO_PERMISSION,
         SendError::Log(_) => response::SERVICE_NOT_AVAILABLE,
     };
