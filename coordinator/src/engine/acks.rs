@@ -5,24 +5,23 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use mq_core::log::{AppendError, Placed};
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::Notify;
 
-/// What became of an append of one record.
-pub(super) type Ack = Result<Placed, AppendError>;
+/// Tells somebody what became of an append.
+type Tell = Box<dyn FnOnce() + Send>;
 
 /// Acknowledgements that nobody was told of yet. Bounded by the appends that are under way.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct Acks {
-    waiting: Mutex<Vec<(oneshot::Sender<Ack>, Ack)>>,
+    waiting: Mutex<Vec<Tell>>,
     arrived: Notify,
 }
 
 impl Acks {
-    /// Has `who` told `ack`, soon.
-    pub(super) fn push(&self, who: oneshot::Sender<Ack>, ack: Ack) {
+    /// Does `tell` soon, in a task; it must be short.
+    pub(super) fn push(&self, tell: impl FnOnce() + Send + 'static) {
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        waiting.push((who, ack));
+        waiting.push(Box::new(tell));
         let first = waiting.len() == 1;
         drop(waiting);
         if first {
@@ -39,9 +38,8 @@ impl Acks {
                 &mut told,
                 &mut *self.waiting.lock().unwrap_or_else(PoisonError::into_inner),
             );
-            for (who, ack) in told.drain(..) {
-                // The caller is gone: a check-back settles its half message.
-                let _ = who.send(ack);
+            for tell in told.drain(..) {
+                tell();
             }
         }
     }

@@ -36,41 +36,126 @@ pub fn half_queue() -> QueueId {
     QueueId::new(topic, 0)
 }
 
+/// A half message before it is stored, from whatever door it came.
+#[derive(Debug, Clone, Copy)]
+pub struct NewHalf<'a> {
+    /// The sender's id of it, if it gave one. It need not be unique.
+    pub unique: Option<&'a str>,
+    /// The producer group.
+    pub group: &'a GroupName,
+    /// The topic the message is for.
+    pub topic: &'a TopicName,
+    /// The application's own flag.
+    pub flag: i32,
+    /// RocketMQ's flag bits, without those that make it a half message.
+    pub sys_flag: i32,
+    /// When the producer made it, ms since 1970.
+    pub born_ms: u64,
+    /// Who sent it.
+    pub born_host: SocketAddrV4,
+    /// The message's own properties, encoded: none of [`ADDED`].
+    pub properties: &'a [u8],
+    /// The body.
+    pub body: &'a [u8],
+    /// The sender's process life, if it is known.
+    pub sender: Option<Incarnation>,
+    /// The marker table that will hold its marker.
+    pub marker: Option<MarkerIdentity>,
+    /// Age before its first check-back, if it asks for one.
+    pub immunity: Option<Duration>,
+}
+
+/// The properties that the record of a half message adds to the message's own.
+pub const ADDED: [&str; 8] = [
+    reserved::UNIQ_KEY,
+    reserved::TRAN_MSG,
+    reserved::PRODUCER_GROUP,
+    reserved::REAL_TOPIC,
+    reserved::REAL_QUEUE,
+    reserved::CHECK_IMMUNITY_SECONDS,
+    reserved::SENDER,
+    reserved::MARKER,
+];
+
+impl NewHalf<'_> {
+    /// The properties of the record: the message's own and [`ADDED`].
+    #[must_use]
+    pub fn record_properties(&self, queue: u32) -> Vec<u8> {
+        let mut encoded = Vec::with_capacity(self.properties.len() + 320);
+        encoded.extend_from_slice(self.properties);
+        let mut push = |name: &str, value: &str| properties::push(&mut encoded, name, value);
+        if let Some(unique) = self.unique {
+            push(reserved::UNIQ_KEY, unique);
+        }
+        push(reserved::TRAN_MSG, "true");
+        push(reserved::PRODUCER_GROUP, self.group.as_str());
+        push(reserved::REAL_TOPIC, self.topic.as_str());
+        push(reserved::REAL_QUEUE, &queue.to_string());
+        if let Some(age) = self.immunity {
+            push(reserved::CHECK_IMMUNITY_SECONDS, &age.as_secs().to_string());
+        }
+        if let Some(sender) = self.sender {
+            push(reserved::SENDER, &ids::hex128(sender.0));
+        }
+        if let Some(marker) = self.marker {
+            push(reserved::MARKER, &ids::hex128(marker.0));
+        }
+        encoded
+    }
+
+    /// The record in the half queue, stored by `host`; `properties` are [`Self::record_properties`].
+    #[must_use]
+    pub fn record(&self, properties: &[u8], host: SocketAddrV4) -> Vec<u8> {
+        let mut record = Vec::new();
+        NewRecord {
+            topic: reserved::HALF_TOPIC,
+            queue: 0,
+            flag: self.flag,
+            sys_flag: self.sys_flag,
+            born_ms: self.born_ms,
+            born_host: self.born_host,
+            store_host: host,
+            reconsume_times: 0,
+            prepared_position: 0,
+            body: self.body,
+            properties,
+        }
+        .encode(&mut record);
+        record
+    }
+}
+
 /// The record of a half message for queue `queue` of its topic.
 #[must_use]
 pub fn encode(request: &HalfRequest, queue: u32, born_ms: u64, host: SocketAddrV4) -> Vec<u8> {
+    let unique = request.id.to_string();
+    let half = new_half(request, &unique, born_ms, host);
+    half.record(&half.record_properties(queue), host)
+}
+
+/// What a producer in this process asks to store; `unique` is its id as text.
+#[must_use]
+pub fn new_half<'a>(
+    request: &'a HalfRequest,
+    unique: &'a str,
+    born_ms: u64,
+    host: SocketAddrV4,
+) -> NewHalf<'a> {
     let message = &request.message;
-    let mut encoded = Vec::with_capacity(message.properties().0.len() + 320);
-    encoded.extend_from_slice(message.properties().0);
-    let mut push = |name: &str, value: &str| properties::push(&mut encoded, name, value);
-    push(reserved::UNIQ_KEY, &request.id.to_string());
-    push(reserved::TRAN_MSG, "true");
-    push(reserved::PRODUCER_GROUP, request.group.as_str());
-    push(reserved::REAL_TOPIC, message.topic().as_str());
-    push(reserved::REAL_QUEUE, &queue.to_string());
-    if let Some(age) = request.immunity {
-        push(reserved::CHECK_IMMUNITY_SECONDS, &age.as_secs().to_string());
-    }
-    push(reserved::SENDER, &ids::hex128(request.sender.0));
-    if let Some(marker) = request.marker {
-        push(reserved::MARKER, &ids::hex128(marker.0));
-    }
-    let mut record = Vec::new();
-    NewRecord {
-        topic: reserved::HALF_TOPIC,
-        queue: 0,
+    NewHalf {
+        unique: Some(unique),
+        group: &request.group,
+        topic: message.topic(),
         flag: message.flag(),
         sys_flag: 0,
         born_ms,
         born_host: host,
-        store_host: host,
-        reconsume_times: 0,
-        prepared_position: 0,
+        properties: message.properties().0,
         body: message.body(),
-        properties: &encoded,
+        sender: Some(request.sender),
+        marker: request.marker,
+        immunity: request.immunity,
     }
-    .encode(&mut record);
-    record
 }
 
 /// The mark of a half message.

@@ -9,7 +9,36 @@ use mq_core::names::TopicName;
 #[derive(Debug, Clone, Default)]
 pub struct Holds(Arc<Mutex<HashMap<TopicName, u64>>>);
 
+/// One half message that is about to wait for a topic. Dropped, it does not wait; kept, it does.
+#[derive(Debug)]
+pub struct Hold {
+    held: Option<(Holds, TopicName)>,
+}
+
+impl Hold {
+    /// The half message waits until [`Holds::release`].
+    pub fn keep(mut self) {
+        self.held = None;
+    }
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        if let Some((holds, topic)) = self.held.take() {
+            holds.release(&topic);
+        }
+    }
+}
+
 impl Holds {
+    /// Adds one half message that is about to wait for `topic`.
+    pub fn begin(&self, topic: &TopicName) -> Hold {
+        self.hold(topic, 1);
+        Hold {
+            held: Some((self.clone(), topic.clone())),
+        }
+    }
+
     /// Adds `count` half messages that wait for `topic`.
     pub fn hold(&self, topic: &TopicName, count: u64) {
         let mut held = self.lock();

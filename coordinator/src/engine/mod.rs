@@ -2,6 +2,7 @@
 //!
 //! | file | owns |
 //! |---|---|
+//! | `admission` | half messages on their way into the log |
 //! | `half` | half messages and finals as stored bytes |
 //! | `feed` | what became durable, in log order |
 //! | `ledger` | what the next SQL batch says: pure |
@@ -14,6 +15,7 @@
 //! | `holds` | topics that must stay because half messages wait for them |
 
 mod acks;
+mod admission;
 pub mod feed;
 pub mod half;
 mod holds;
@@ -31,13 +33,9 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use bytes::Bytes;
 use mq_core::broker::Broker;
-use mq_core::clock::ServerTime;
 use mq_core::extension::{self, Claims, Extension};
-use mq_core::log::{
-    Append, AppendError, Entry, Flush, Full, Placed, Position, ReadError, Submission,
-};
+use mq_core::log::{AppendError, Full, Placed, ReadError};
 use mq_core::names::{QueueId, TopicName};
 use mq_core::wire::record::RecordView;
 use mq_core::wire::reserved;
@@ -45,9 +43,10 @@ use tokio::sync::{Notify, Semaphore, mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
 use self::acks::Acks;
-use self::feed::{Durable, Feed};
+use self::admission::NotAdmitted;
+use self::feed::Feed;
 use self::half::Decoded;
-use self::holds::Holds;
+use self::holds::{Hold, Holds};
 use self::ledger::{Answer, Request, What};
 use self::publish::Final;
 use self::recent::{Kept, Recent};
@@ -61,7 +60,6 @@ use crate::check_back::sweep::{self, Attempts, Sweeper};
 use crate::client::endpoint::{
     Endpoint, HalfError, HalfReceipt, HalfRequest, Outcome, Resolve, ResolveError, Verdict,
 };
-use crate::steps;
 use crate::store::{Half, Row, StoreError, TxReader, TxStore};
 use crate::transaction::{Actor, Decision, Resolution, TransactionId};
 
@@ -548,13 +546,8 @@ impl Endpoint for Coordinator {
                 "a half message cannot be delayed; leave out the delay level".into(),
             ));
         }
-        let topic = request.message.topic();
-        self.shared.holds.hold(topic, 1);
-        let result = self.store_half(&running, &request).await;
-        if !matches!(result, Ok(_) | Err(HalfError::Unknown(_))) {
-            self.shared.holds.release(topic);
-        }
-        result
+        let hold = self.shared.holds.begin(request.message.topic());
+        self.store_half(&running, &request, hold).await
     }
 
     async fn resolve(&self, request: Resolve) -> Result<Outcome, ResolveError> {
@@ -572,75 +565,28 @@ impl Coordinator {
         &self,
         running: &Running,
         request: &HalfRequest,
+        hold: Hold,
     ) -> Result<HalfReceipt, HalfError> {
         let broker = &running.broker;
-        let message = &request.message;
-        let target = broker
-            .admit(message.topic(), request.queue)
-            .await
-            .map_err(|error| HalfError::Refused(error.to_string()))?;
-        let Ok(slot) = running.slots.clone().try_acquire_owned() else {
-            return Err(HalfError::Busy("the database is behind".into()));
-        };
-        let now = broker.clock().wall_ms();
-        let record = Bytes::from(half::encode(request, target.queue, now, broker.host()));
-        let half = Half {
-            id: request.id,
-            position: Position::default(),
-            queue_offset: Default::default(),
-            group: request.group.clone(),
-            topic: target.topic,
-            body_len: u32::try_from(message.body().len()).unwrap_or(u32::MAX),
-            prepared_at: ServerTime::default(),
-            sender: Some(request.sender),
-            marker: request.marker,
-        };
-        steps::reach("half.admitted");
+        let target = broker.admit(request.message.topic(), request.queue).await;
+        let target = target.map_err(|error| HalfError::Refused(error.to_string()))?;
+        let (queue, unique) = (target.queue, request.id.to_string());
+        let new = half::new_half(request, &unique, broker.clock().wall_ms(), broker.host());
+        let admitted = self
+            .admit(running, &new, request.id, target, hold)
+            .map_err(|error| match error {
+                NotAdmitted::Behind => HalfError::Busy(error.to_string()),
+                NotAdmitted::BodyTooLong(_) | NotAdmitted::PropertiesTooLong(_) => {
+                    HalfError::Refused(error.to_string())
+                }
+            })?;
         let (told, placed) = oneshot::channel();
-        let entry = Append {
-            mark: Some(half::mark(request.id)),
-            entry: Entry::Message {
-                queue: self.shared.half_queue.clone(),
-                tag_code: 0,
-                record: record.clone(),
-            },
-        };
-        let (feed, recent, acks) = (
-            running.feed.clone(),
-            running.recent.clone(),
-            running.acks.clone(),
-        );
-        let settings = &self.shared.settings.check_back;
-        let first_wait = settings.first_wait_of(request.marker, request.immunity);
-        let queue = target.queue;
-        let then = Box::new(move |result: Result<&[Placed], AppendError>| {
+        let tell = move |result: Result<&[Placed], AppendError>| {
             let ack = result.and_then(|placed| placed.first().copied().ok_or(AppendError::Closed));
-            if let Ok(placed) = &ack {
-                let half = Half {
-                    position: placed.position,
-                    queue_offset: placed.queue_offset,
-                    prepared_at: placed.at,
-                    ..half
-                };
-                let first_check = placed.at.after(first_wait);
-                recent.keep(Kept {
-                    half: half.clone(),
-                    queue,
-                    record,
-                });
-                // The slot is free again when the writer has stored the row.
-                slot.forget();
-                feed.push([Durable::Half { half, first_check }]);
-            }
-            steps::reach("half.durable");
-            acks.push(told, ack);
-        });
-        let submission = Submission {
-            entries: vec![entry],
-            flush: Flush::Sync,
-            then,
+            // The caller is gone: a check-back settles its half message.
+            let _ = told.send(ack);
         };
-        if let Err(Full(_)) = broker.log().append(submission) {
+        if let Err(Full(_)) = self.append(running, vec![admitted], tell) {
             return Err(HalfError::Busy("the log is behind".into()));
         }
         match placed.await {
@@ -653,10 +599,7 @@ impl Coordinator {
             Ok(Err(error @ (AppendError::Full(_) | AppendError::Refused(_)))) => {
                 Err(HalfError::Refused(error.to_string()))
             }
-            Ok(Err(error)) => {
-                self.shared.status.fail(&error.to_string());
-                Err(HalfError::Unknown(error.to_string()))
-            }
+            Ok(Err(error)) => Err(HalfError::Unknown(error.to_string())),
             Err(_) => Err(HalfError::Unknown("the log is gone".into())),
         }
     }

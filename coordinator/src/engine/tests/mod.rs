@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use mq_core::clock::Clock;
 use mq_core::log::memory::MemoryLog;
-use mq_core::log::{Log, LogId, QueueOffset};
+use mq_core::log::{Append, Entry, Flush, Log, LogId, Position, QueueOffset, Submission};
 use mq_core::message::Message;
 use mq_core::names::GroupName;
 
