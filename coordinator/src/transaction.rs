@@ -27,6 +27,13 @@ impl TransactionId {
         )
     }
 
+    /// The id that `text` is, if it is a UUID v7 as 32 hex digits.
+    #[must_use]
+    pub fn of_version_7(text: &str) -> Option<Self> {
+        let id = ids::parse_hex128(text)?;
+        (uuid::Uuid::from_u128(id).get_version_num() == 7).then_some(Self(id))
+    }
+
     /// The 16 bytes as databases keep them.
     #[must_use]
     pub const fn to_bytes(self) -> [u8; 16] {

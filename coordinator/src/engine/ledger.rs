@@ -11,6 +11,7 @@ use mq_core::clock::ServerTime;
 use mq_core::log::Position;
 
 use super::feed::Durable;
+use super::settings::CheckBackSettings;
 use crate::audit::seal::seal;
 use crate::audit::{Event, Step};
 use crate::store::{Batch, Change, Decided, Half, Owner, Row};
@@ -57,6 +58,18 @@ pub enum What {
         /// Why not; `None` if it was after all.
         reason: Option<String>,
     },
+}
+
+impl What {
+    /// UNKNOWN, as the settings want it treated.
+    #[must_use]
+    pub const fn unknown(settings: &CheckBackSettings) -> Self {
+        Self::Unknown {
+            first_wait: settings.first_wait,
+            longest_wait: settings.longest_wait,
+            budget: settings.budget,
+        }
+    }
 }
 
 /// What became of a request, once its batch is committed.

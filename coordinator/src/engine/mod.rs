@@ -9,6 +9,8 @@
 //! | `writer` | the one task that speaks to the store |
 //! | `publish` | decisions into the log, in decision order |
 //! | `recovery` | a start: SQL and log agree again |
+//! | `locate` | finding the half message that somebody names |
+//! | `serving` | half messages and resolutions that come over the wire |
 //! | `operate` | what an operator may do: ask again, decide |
 //! | `recent` | half messages that became durable a moment ago |
 //! | `acks` | acknowledgements on their way from the log's thread |
@@ -20,10 +22,12 @@ pub mod feed;
 pub mod half;
 mod holds;
 pub mod ledger;
+mod locate;
 pub mod operate;
 pub mod publish;
 mod recent;
 pub mod recovery;
+mod serving;
 pub mod settings;
 pub mod status;
 pub mod writer;
@@ -34,10 +38,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use mq_core::broker::Broker;
-use mq_core::extension::{self, Claims, Extension};
-use mq_core::log::{AppendError, Full, Placed, ReadError};
+use mq_core::extension::{self, Busy, Call, Caller, Claims, Extension};
+use mq_core::log::{AppendError, Full, Placed, Position};
 use mq_core::names::{QueueId, TopicName};
-use mq_core::wire::record::RecordView;
 use mq_core::wire::reserved;
 use tokio::sync::{Notify, Semaphore, mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
@@ -45,11 +48,11 @@ use tokio::task::JoinHandle;
 use self::acks::Acks;
 use self::admission::NotAdmitted;
 use self::feed::Feed;
-use self::half::Decoded;
 use self::holds::{Hold, Holds};
 use self::ledger::{Answer, Request, What};
+use self::locate::{Located, Missing, Named};
 use self::publish::Final;
-use self::recent::{Kept, Recent};
+use self::recent::Recent;
 use self::recovery::{Found, StartError};
 use self::settings::Settings;
 use self::status::{Health, Status};
@@ -60,7 +63,7 @@ use crate::check_back::sweep::{self, Attempts, Sweeper};
 use crate::client::endpoint::{
     Endpoint, HalfError, HalfReceipt, HalfRequest, Outcome, Resolve, ResolveError, Verdict,
 };
-use crate::store::{Half, Row, StoreError, TxReader, TxStore};
+use crate::store::{Row, StoreError, TxReader, TxStore};
 use crate::transaction::{Actor, Decision, Resolution, TransactionId};
 
 /// A coordinator over one store. Cheap to clone; give a clone to [`Broker::open`] as its extension, which starts it.
@@ -75,6 +78,8 @@ struct Shared {
     status: Status,
     holds: Holds,
     half_queue: QueueId,
+    /// Wake-ups whose messages may wait at the same time for their topics to be created.
+    creating: Arc<Semaphore>,
     running: RwLock<Option<Arc<Running>>>,
     tasks: Mutex<Option<Tasks>>,
 }
@@ -100,6 +105,28 @@ struct Tasks {
     alarm: Alarm,
 }
 
+impl Running {
+    /// `evidence` for a decision about the half message at `position`, with what is known about asking for it; it is not
+    /// asked about any more.
+    fn evidence(&self, position: Position, mut evidence: String) -> String {
+        if let Some((reason, first_asked)) = self.attempts.settle(position) {
+            let waited = self.broker.log().now().since(first_asked).as_millis();
+            let space = if evidence.is_empty() { "" } else { ", " };
+            evidence.push_str(&format!(
+                "{space}asked: {}, answered after {waited} ms",
+                reason.words()
+            ));
+        }
+        short(evidence)
+    }
+}
+
+/// Evidence that fits into a row of the history.
+fn short(mut evidence: String) -> String {
+    evidence.truncate(evidence.floor_char_boundary(EVIDENCE_BYTES));
+    evidence
+}
+
 impl fmt::Debug for Coordinator {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Coordinator")
@@ -118,6 +145,7 @@ impl Coordinator {
             status: Status::default(),
             holds: Holds::default(),
             half_queue: half::half_queue(),
+            creating: Arc::new(Semaphore::new(CREATING)),
             running: RwLock::new(None),
             tasks: Mutex::new(None),
         };
@@ -214,86 +242,17 @@ impl Coordinator {
         answer.await.map_err(|_| self.why_not())
     }
 
-    /// Finds the half message that `request` names and compares what identifies it: among those that became durable a moment
-    /// ago, or through the half queue's index.
-    fn locate(&self, running: &Running, request: &Resolve) -> Result<Located, Missing> {
-        let commit = request.resolution == Resolution::Commit;
-        let fits = |half: &Half| {
-            half.position == request.position
-                && half.id == request.id
-                && half.group == request.group
-        };
-        if let Some(Kept {
-            half,
-            queue,
-            record,
-        }) = running.recent.take(request.queue_offset, fits)
-        {
-            let copy = if commit {
-                let view = RecordView::parse(&record)
-                    .map_err(|error| Missing::Broken(error.to_string()))?;
-                Some(Final::of(
-                    &view,
-                    half.position,
-                    QueueId::new(half.topic.clone(), queue),
-                ))
-            } else {
-                None
-            };
-            return Ok(Located { half, copy });
-        }
-        let log = running.broker.log();
-        let missing = |why: &str| Missing::No(why.to_owned());
-        let found = match log.find(&self.shared.half_queue, request.queue_offset) {
-            Ok(position) => position,
-            Err(ReadError::Gone(_) | ReadError::NoSuchOffset { .. }) => {
-                return Err(missing("the half queue has no such offset"));
-            }
-            Err(error) => return Err(Missing::Broken(error.to_string())),
-        };
-        if found != request.position {
-            return Err(missing(
-                "position and queue offset name different half messages",
-            ));
-        }
-        let stored = log
-            .read(found)
-            .map_err(|error| Missing::Broken(error.to_string()))?;
-        if stored.mark.is_none_or(|mark| mark.key != request.id.0) {
-            return Err(missing("the half message belongs to another transaction"));
-        }
-        let view =
-            RecordView::parse(&stored.bytes).map_err(|error| Missing::Broken(error.to_string()))?;
-        let decoded =
-            half::decode(&view, request.id).map_err(|error| Missing::Broken(error.to_string()))?;
-        if decoded.half.group != request.group {
-            return Err(missing(
-                "the half message belongs to another producer group",
-            ));
-        }
-        let Decoded { half, queue, .. } = decoded;
-        let copy = commit.then(|| Final::of(&view, found, QueueId::new(half.topic.clone(), queue)));
-        Ok(Located {
-            half: Half {
-                prepared_at: stored.at,
-                ..half
-            },
-            copy,
-        })
-    }
-
     /// The decision that stands, as the history tells it.
-    async fn verdict(&self, half: &Half) -> Result<Verdict, StoreError> {
-        let events = self.reader().events(half.id).await?;
+    async fn verdict(&self, id: TransactionId) -> Result<Verdict, StoreError> {
+        let events = self.reader().events(id).await?;
         let decided = events
             .iter()
             .find(|event| matches!(event.to, Step::Committed | Step::RolledBack));
-        let row = self.reader().transaction(half.id).await?;
+        let row = self.reader().transaction(id).await?;
         let state = row.map(|row| row.state).filter(|state| state.is_decided());
         let (Some(event), Some(state)) = (decided, state) else {
             return Err(StoreError::Damaged(format!(
-                "transaction {} is decided without an event",
-                half.id
+                "transaction {id} is decided without an event"
             )));
         };
         Ok(Verdict {
@@ -310,22 +269,14 @@ impl Coordinator {
         request: Resolve,
         decision: Decision,
     ) -> Result<Outcome, ResolveError> {
-        let located = match self.locate(running, &request) {
+        let commit = decision == Decision::Commit;
+        let located = match self.locate(running, &Named::of(&request), commit) {
             Ok(located) => located,
             Err(Missing::No(why)) => return Ok(Outcome::NoSuchHalfMessage { why }),
             Err(Missing::Broken(why)) => return Err(ResolveError(why)),
         };
         let Located { half, copy } = located;
-        let mut evidence = request.evidence;
-        if let Some((reason, first_asked)) = running.attempts.settle(half.position) {
-            let waited = running.broker.log().now().since(first_asked).as_millis();
-            let space = if evidence.is_empty() { "" } else { ", " };
-            evidence.push_str(&format!(
-                "{space}asked: {}, answered after {waited} ms",
-                reason.words()
-            ));
-        }
-        evidence.truncate(evidence.floor_char_boundary(EVIDENCE_BYTES));
+        let evidence = running.evidence(half.position, request.evidence);
         let what = What::Decide(decision);
         let said = Request {
             half: half.clone(),
@@ -339,7 +290,7 @@ impl Coordinator {
             Answer::AlreadyTheSame => Ok(Outcome::AlreadyTheSame),
             Answer::AlreadyOtherwise => {
                 let verdict = self
-                    .verdict(&half)
+                    .verdict(half.id)
                     .await
                     .map_err(|error| ResolveError(error.to_string()))?;
                 Ok(Outcome::AlreadyOtherwise(verdict))
@@ -365,24 +316,17 @@ impl Coordinator {
         if !asked || !running.attempts.unknown(request.position) {
             return Ok(Outcome::Noted);
         }
-        let half = match self.locate(running, &request) {
+        let half = match self.locate(running, &Named::of(&request), false) {
             Ok(located) => located.half,
             Err(Missing::No(why)) => return Ok(Outcome::NoSuchHalfMessage { why }),
             Err(Missing::Broken(why)) => return Err(ResolveError(why)),
         };
-        let what = What::Unknown {
-            first_wait: settings.first_wait,
-            longest_wait: settings.longest_wait,
-            budget: settings.budget,
-        };
-        let mut evidence = request.evidence;
-        evidence.truncate(evidence.floor_char_boundary(EVIDENCE_BYTES));
         let said = Request {
             half,
-            what,
+            what: What::unknown(settings),
             actor: request.actor,
             source: request.source,
-            evidence,
+            evidence: short(request.evidence),
         };
         self.say(running, said, None).await.map_err(ResolveError)?;
         Ok(Outcome::Noted)
@@ -493,6 +437,17 @@ impl Extension for Coordinator {
         self.recover(&broker)
             .await
             .map_err(|error| extension::StartError(error.to_string()))
+    }
+
+    fn call(&self, caller: &Arc<Caller>, calls: Vec<Call>) -> Result<(), Busy> {
+        serving::take(self, caller, calls)
+    }
+
+    async fn ready(&self) {
+        if let Some(running) = self.started() {
+            // A queue that is closed takes nothing for ever, and says so.
+            let _ = running.commands.reserve().await;
+        }
     }
 
     fn holds_topic(&self, topic: &TopicName) -> bool {
@@ -616,22 +571,11 @@ impl Coordinator {
     }
 }
 
-/// A half message that was found where a resolution says, and its final if that is a COMMIT.
-struct Located {
-    half: Half,
-    copy: Option<Final>,
-}
-
-/// Why a half message was not found.
-enum Missing {
-    /// It is not there.
-    No(String),
-    /// The log cannot be read.
-    Broken(String),
-}
-
 #[cfg(test)]
 pub(crate) mod tests;
+
+/// Most wake-ups of connections whose half messages wait for topics to be created; behind that they are told to try again.
+const CREATING: usize = 256;
 
 /// Most bytes of evidence in one row of the history.
 const EVIDENCE_BYTES: usize = 512;

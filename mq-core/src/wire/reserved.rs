@@ -23,6 +23,8 @@ pub const UNIQ_KEY: &str = "UNIQ_KEY";
 pub const WAIT: &str = "WAIT";
 /// Property: delay level 1 to 18.
 pub const DELAY: &str = "DELAY";
+/// Properties: when a message is to be delivered, as 5.x clients say it.
+pub const TIMED: [&str; 3] = ["TIMER_DELIVER_MS", "TIMER_DELAY_SEC", "TIMER_DELAY_MS"];
 /// Property: the topic a message really belongs to while it sits in a system topic.
 pub const REAL_TOPIC: &str = "REAL_TOPIC";
 /// Property: the queue a message really belongs to while it sits in a system topic.
@@ -49,6 +51,9 @@ pub const CHECK_TIMES: &str = "TRANSACTION_CHECK_TIMES";
 pub const MARKER: &str = "HM_MARKER";
 /// Property (ours, set by the server on stored half messages only): the process incarnation of the sender, 32 hex digits.
 pub const SENDER: &str = "HM_SENDER";
+
+/// Field (ours) of a resolution that says UNKNOWN: `true` while the local transaction is still running.
+pub const IN_FLIGHT: &str = "HM_IN_FLIGHT";
 
 /// Properties that only a client library or a broker sets.
 pub const NOT_THE_SENDERS: [&str; 10] = [

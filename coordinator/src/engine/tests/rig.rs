@@ -182,11 +182,21 @@ impl Asked {
 impl Rig {
     /// Connects a producer of the group.
     pub(crate) fn connect(&self, incarnation: u128, markers: &[u128]) -> (Connection, Arc<Asked>) {
+        self.connect_as("client", incarnation, markers)
+    }
+
+    /// Connects a producer of the group under a client id.
+    pub(crate) fn connect_as(
+        &self,
+        client_id: &str,
+        incarnation: u128,
+        markers: &[u128],
+    ) -> (Connection, Arc<Asked>) {
         let asked = Arc::new(Asked::default());
         let connection =
             self.broker
                 .clients()
-                .connect("client", incarnation, "test client", asked.clone());
+                .connect(client_id, incarnation, "test client", asked.clone());
         connection.announce(Announcement {
             producer_groups: vec![GroupName::new("order-service").unwrap()],
             consumer_groups: vec![],
