@@ -43,8 +43,13 @@ pub enum ConsumeFrom {
     First,
     /// With the first message stored after the group subscribed.
     Last,
+    /// As [`Self::Last`], but with the oldest message of a queue that is young: one that still has its first message, not
+    /// long ago. RocketMQ's brokers answer so, and programs rely on it.
+    LastUnlessYoung,
     /// With the first message stored at or after this wall clock time, ms since 1970.
     Timestamp(u64),
+    /// Where the client says by its first commit: no start is noted.
+    Client,
 }
 
 /// What a consumer wants of one topic.
@@ -65,6 +70,9 @@ pub struct Membership {
     pub subscriptions: Vec<Subscription>,
     /// Where the group starts in queues it has never read.
     pub from: ConsumeFrom,
+    /// Whether every member gets every message. Such members keep their offsets themselves: the group gets neither a
+    /// retry topic nor starting offsets.
+    pub broadcasting: bool,
 }
 
 /// What a client says about itself, again and again (a heartbeat). Replaces what the same connection said before.
@@ -439,6 +447,7 @@ mod tests {
             group: group(name),
             subscriptions: vec![],
             from: ConsumeFrom::First,
+            broadcasting: false,
         };
         Announcement {
             consumer_groups: vec![membership],

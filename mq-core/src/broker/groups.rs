@@ -7,8 +7,11 @@ use super::catalog::{GroupConfig, TopicConfig};
 use super::clients::{Announcement, Connection, ConsumeFrom, Membership};
 use super::notes::Change;
 use super::{Broker, PullError, TopicError};
-use crate::log::AppendError;
+use crate::log::{AppendError, QueueOffset};
 use crate::names::{GroupName, QueueId, TopicName};
+
+/// A queue whose first message is at most this far behind the end of the log is young.
+const YOUNG_BYTES: u64 = 256 << 20;
 
 /// Why a group is not changed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -50,7 +53,8 @@ impl Broker {
         connection: &Connection,
         announcement: Announcement,
     ) -> Result<(), GroupError> {
-        for membership in &announcement.consumer_groups {
+        let keep_offsets = |membership: &&Membership| !membership.broadcasting;
+        for membership in announcement.consumer_groups.iter().filter(keep_offsets) {
             self.subscribe(membership).await?;
         }
         connection.announce(announcement);
@@ -76,6 +80,9 @@ impl Broker {
             } else {
                 membership.from
             };
+            if from == ConsumeFrom::Client {
+                continue;
+            }
             let starts = self.starts(topic, from)?;
             let change = Change::Subscribed {
                 group: group.clone(),
@@ -102,11 +109,29 @@ impl Broker {
             let start = match from {
                 ConsumeFrom::First => range.start,
                 ConsumeFrom::Last => range.end,
+                ConsumeFrom::LastUnlessYoung if self.is_young(&queue) => range.start,
+                ConsumeFrom::LastUnlessYoung | ConsumeFrom::Client => range.end,
                 ConsumeFrom::Timestamp(wall_ms) => self.offset_at(&queue, wall_ms)?,
             };
             starts.push((number, start));
         }
         Ok(starts)
+    }
+
+    /// Whether a queue still has its very first message (or none yet), stored not long ago as log goes: RocketMQ looks
+    /// whether that message is still in memory.
+    #[must_use]
+    pub fn is_young(&self, queue: &QueueId) -> bool {
+        let Ok(range) = self.readable_range(queue) else {
+            return false;
+        };
+        let end = self.log().range().end;
+        range.start == 0
+            && (range.end == 0
+                || self
+                    .log()
+                    .find(queue, QueueOffset(0))
+                    .is_ok_and(|first| end.0.saturating_sub(first.0) < YOUNG_BYTES))
     }
 
     /// How far a group has consumed a queue: the next offset it wants. `None` for a group that never subscribed to the

@@ -188,16 +188,21 @@ impl Journal {
             // The waiter may have been dropped; the records stay.
             let _ = tell.send(placed);
         });
-        let mut submission = Submission {
+        let submission = Submission {
             entries,
             flush,
             then,
         };
+        self.hand_over(submission).await;
+        told.await.unwrap_or(Err(AppendError::Closed))
+    }
+
+    /// Hands records to the log; waits for room as long as it takes, and for nothing else.
+    pub(crate) async fn hand_over(&self, mut submission: Submission) {
         while let Err(Full(back)) = self.log.append(submission) {
             submission = back;
             self.log.ready().await;
         }
-        told.await.unwrap_or(Err(AppendError::Closed))
     }
 
     /// Makes a change durable; it is in effect when this returns. Dropped, it may or may not take effect.

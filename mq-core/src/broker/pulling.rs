@@ -29,6 +29,8 @@ pub struct Pull {
     pub filter: Filter,
     /// Most messages wanted; the setting `pull_messages` bounds it.
     pub most: usize,
+    /// Most bytes wanted, though one message always fits; the setting `pull_bytes` bounds it.
+    pub most_bytes: usize,
     /// How long to wait for a message that may match; the setting `pull_wait` bounds it.
     pub wait: Duration,
 }
@@ -128,6 +130,17 @@ impl Broker {
         }
     }
 
+    /// Answers with what there is now, whatever `wait` says.
+    ///
+    /// # Errors
+    /// [`PullError`].
+    pub fn pull_now(&self, pull: &Pull) -> Result<Pulled, PullError> {
+        if self.is_stopping() {
+            return Err(PullError::Stopping);
+        }
+        self.look(pull, pull.offset)
+    }
+
     fn look(&self, pull: &Pull, from: u64) -> Result<Pulled, PullError> {
         let range = self.readable_range(&pull.queue)?;
         if self.group(&pull.group).is_some_and(|group| !group.consume) {
@@ -148,6 +161,7 @@ impl Broker {
         let most = pull
             .most
             .clamp(1, self.shared.settings.pull_messages.max(1));
+        let most_bytes = pull.most_bytes.min(self.shared.settings.pull_bytes);
         let (mut bytes, last) = (0, range.end.min(from.saturating_add(LOOK_ENTRIES)));
         while pulled.next < last {
             let entries = match self
@@ -169,8 +183,7 @@ impl Broker {
             }
             for entry in entries {
                 let size = entry.size as usize;
-                let full =
-                    pulled.records.len() == most || bytes + size > self.shared.settings.pull_bytes;
+                let full = pulled.records.len() == most || bytes + size > most_bytes;
                 let wanted = pull.filter.may_match(entry.tag_code);
                 if wanted && full && !pulled.records.is_empty() {
                     return Ok(pulled);

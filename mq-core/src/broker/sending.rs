@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use super::filter::tag_code;
 use super::{AdmitError, Broker};
-use crate::log::{Append, AppendError, Entry, Flush, Placed, Position, QueueOffset};
+use crate::log::{Append, AppendError, Entry, Flush, Placed, Position, QueueOffset, Submission};
 use crate::message::Message;
 use crate::names::{QueueId, TopicName};
 use crate::wire::properties::{self, Properties};
@@ -50,6 +50,16 @@ impl Incoming {
             reconsume_times: 0,
             properties: message.properties().0.to_vec(),
             body: message.body().clone(),
+        }
+    }
+}
+
+impl Incoming {
+    /// Refuses the bits that only an extension accepts.
+    pub(crate) fn check_flags(&self) -> Result<(), SendError> {
+        match self.sys_flag & system::CLAIMABLE_FLAGS {
+            0 => Ok(()),
+            flags => Err(SendError::Flags(flags)),
         }
     }
 }
@@ -115,32 +125,64 @@ impl Broker {
         let mut drafts = Vec::with_capacity(batch.len());
         let mut delayed = false;
         for incoming in batch {
-            let flags = incoming.sys_flag & system::CLAIMABLE_FLAGS;
-            if flags != 0 {
-                return Err(SendError::Flags(flags));
-            }
+            incoming.check_flags()?;
             let queue = self.admit(&incoming.topic, incoming.queue).await?;
             let unique_key = Properties(&incoming.properties)
                 .get(reserved::UNIQ_KEY)
                 .map(str::to_owned);
-            let level = delay_level(Properties(&incoming.properties));
-            delayed |= level > 0;
-            entries.push(self.entry(incoming, &queue, level)?);
+            let draft = self.draft(incoming, &queue)?;
+            delayed |= draft.delayed;
+            entries.push(draft.entry);
             drafts.push((queue, unique_key));
         }
         if entries.is_empty() {
             return Ok(Vec::new());
         }
-        let flush = if self.shared.settings.flush_async {
-            Flush::Async
-        } else {
-            Flush::Sync
-        };
-        let placed = self.store(entries, flush, delayed).await?;
+        let placed = self.store(entries, self.plain_flush(), delayed).await?;
         let receipts = drafts.into_iter().zip(placed);
         Ok(receipts
             .map(|((queue, unique_key), placed)| self.receipt(queue, unique_key, placed))
             .collect())
+    }
+
+    /// A message as it is to be stored, for a queue that has admitted it.
+    pub(crate) fn draft(&self, incoming: Incoming, queue: &QueueId) -> Result<Draft, SendError> {
+        let level = delay_level(Properties(&incoming.properties));
+        Ok(Draft {
+            entry: self.entry(incoming, queue, level)?,
+            delayed: level > 0,
+        })
+    }
+
+    /// When plain messages are acknowledged.
+    pub(crate) fn plain_flush(&self) -> Flush {
+        if self.shared.settings.flush_async {
+            Flush::Async
+        } else {
+            Flush::Sync
+        }
+    }
+
+    /// Hands messages to the log, waiting for room only; `then` learns what became of them, on the thread that drives the
+    /// log. Whoever delivers delayed messages is woken if there are any.
+    pub(crate) async fn store_then(
+        &self,
+        entries: Vec<Append>,
+        delayed: bool,
+        then: impl FnOnce(Result<&[Placed], AppendError>) + Send + 'static,
+    ) {
+        let broker = delayed.then(|| self.clone());
+        let submission = Submission {
+            entries,
+            flush: self.plain_flush(),
+            then: Box::new(move |placed| {
+                if let Some(broker) = broker {
+                    broker.shared.delayed.notify_one();
+                }
+                then(placed);
+            }),
+        };
+        self.shared.journal.hand_over(submission).await;
     }
 
     /// Appends messages, and wakes whoever delivers delayed ones if there are any.
@@ -211,6 +253,15 @@ impl Broker {
             store_ms: placed.store_ms,
         }
     }
+}
+
+/// A message that is admitted and encoded, and not stored yet.
+#[derive(Debug)]
+pub(crate) struct Draft {
+    /// The record for the log.
+    pub(crate) entry: Append,
+    /// Whether it waits before it is delivered.
+    pub(crate) delayed: bool,
 }
 
 /// An unmarked message for the log.

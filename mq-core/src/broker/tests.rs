@@ -74,6 +74,7 @@ fn pull(queue: QueueId, offset: u64) -> Pull {
         offset,
         filter,
         most: 32,
+        most_bytes: usize::MAX,
         wait: Duration::ZERO,
     }
 }
@@ -93,6 +94,7 @@ fn subscribed(name: &str, to: &str, from: ConsumeFrom) -> Announcement {
         group: group(name),
         subscriptions: vec![Subscription { topic, filter }],
         from,
+        broadcasting: false,
     };
     Announcement {
         consumer_groups: vec![membership],

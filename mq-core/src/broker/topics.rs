@@ -186,7 +186,7 @@ impl Broker {
     ) -> Result<QueueId, AdmitError> {
         match self.admit_existing(topic, queue) {
             Err(AdmitError::NoSuchTopic(_)) if self.shared.settings.auto_create_topics => {
-                self.create_on_demand(topic)
+                self.create_on_demand(topic, self.shared.settings.default_queues)
                     .await
                     .map_err(AdmitError::NotCreated)?;
                 self.admit_existing(topic, queue)
@@ -221,15 +221,17 @@ impl Broker {
         Ok(queue)
     }
 
-    async fn create_on_demand(&self, topic: &TopicName) -> Result<(), TopicError> {
-        if !self.may_be_created(topic) {
+    /// Creates a topic for a message, if messages may create it.
+    pub(crate) async fn create_on_demand(
+        &self,
+        topic: &TopicName,
+        queues: u32,
+    ) -> Result<(), TopicError> {
+        if !self.shared.settings.auto_create_topics || !self.may_be_created(topic) {
             return Err(TopicError::Missing(topic.clone()));
         }
-        self.ensure_topic(TopicConfig::new(
-            topic.clone(),
-            self.shared.settings.default_queues,
-        ))
-        .await
+        self.ensure_topic(TopicConfig::new(topic.clone(), queues))
+            .await
     }
 
     /// Whether a message may create the topic. Retry topics and dead letters come with their group.
@@ -258,6 +260,11 @@ impl Broker {
             return None;
         }
         self.shared.journal.known.catalog().topic(topic)
+    }
+
+    /// Whether only an extension may read and write the topic.
+    pub(crate) fn is_hidden(&self, topic: &TopicName) -> bool {
+        self.shared.claimed.hides(topic)
     }
 
     /// Whether clients may not use the name at all.

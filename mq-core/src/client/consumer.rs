@@ -149,6 +149,7 @@ impl Builder {
             group,
             subscriptions,
             from: self.from,
+            broadcasting: false,
         })
     }
 }

@@ -63,6 +63,7 @@ impl Fetch {
                 offset,
                 filter: self.filter.clone(),
                 most: PULL_MESSAGES,
+                most_bytes: usize::MAX,
                 wait: HELD,
             };
             match self.transport.pull(pull).await {

@@ -98,6 +98,7 @@ impl PullConsumer {
                 offset: self.position(queue)?,
                 filter: self.filter.clone(),
                 most: usize::MAX,
+                most_bytes: usize::MAX,
                 wait: wait.saturating_sub(waited),
             };
             let pulled = self.transport.pull(pull).await?;

@@ -2,8 +2,8 @@
 
 use std::str::FromStr;
 
-use crate::remoting::service::Answer;
-use crate::wire::codes::response;
+use serde_json::{Map, Value};
+
 use crate::wire::command::{Command, Fields};
 
 /// A named value that is missing or cannot be read.
@@ -13,6 +13,9 @@ pub enum FieldError {
     /// The value must be there.
     #[error("the request has no field {0}")]
     Missing(&'static str),
+    /// The body cannot be read.
+    #[error("the body is not the JSON object that is expected: {0}")]
+    Body(String),
     /// The value breaks a rule.
     #[error("field {name} cannot be read from {value:?}: {why}")]
     Wrong {
@@ -23,12 +26,6 @@ pub enum FieldError {
         /// What does not fit.
         why: String,
     },
-}
-
-impl From<FieldError> for Answer {
-    fn from(error: FieldError) -> Self {
-        Self::refused(response::SYSTEM_ERROR, error.to_string())
-    }
 }
 
 /// The text of a field that must be there.
@@ -73,6 +70,35 @@ pub fn flag(fields: &Fields, name: &str) -> bool {
     matches!(fields.get(name), Some("true" | "1"))
 }
 
+/// Longest body that is read as JSON, in bytes.
+const JSON_MAX_BYTES: usize = 1 << 20;
+
+/// The members of a body that is a JSON object.
+///
+/// # Errors
+/// [`FieldError::Body`].
+pub fn body(command: &Command) -> Result<Map<String, Value>, FieldError> {
+    let bytes = command.body.len();
+    if bytes > JSON_MAX_BYTES {
+        return Err(FieldError::Body(format!(
+            "it has {bytes} bytes; at most {JSON_MAX_BYTES} are allowed"
+        )));
+    }
+    serde_json::from_slice(&command.body).map_err(|error| FieldError::Body(error.to_string()))
+}
+
+/// The text of a member that must be there.
+///
+/// # Errors
+/// [`FieldError::Missing`].
+pub fn member<'a>(
+    object: &'a Map<String, Value>,
+    name: &'static str,
+) -> Result<&'a str, FieldError> {
+    let value = object.get(name).and_then(Value::as_str);
+    value.ok_or(FieldError::Missing(name))
+}
+
 /// The error for a value that breaks a rule.
 #[must_use]
 pub fn wrong(name: &'static str, value: &str, why: impl Into<String>) -> FieldError {
@@ -90,6 +116,10 @@ pub struct Names {
     pub group: &'static str,
     /// The topic.
     pub topic: &'static str,
+    /// The topic whose settings an unknown topic inherits.
+    pub default_topic: &'static str,
+    /// How many queues an unknown topic gets.
+    pub default_queues: &'static str,
     /// The queue.
     pub queue: &'static str,
     /// RocketMQ's flag bits.
@@ -116,6 +146,8 @@ impl Names {
             Self {
                 group: "producerGroup",
                 topic: "topic",
+                default_topic: "defaultTopic",
+                default_queues: "defaultTopicQueueNums",
                 queue: "queueId",
                 sys_flag: "sysFlag",
                 born: "bornTimestamp",
@@ -129,6 +161,8 @@ impl Names {
             Self {
                 group: "a",
                 topic: "b",
+                default_topic: "c",
+                default_queues: "d",
                 queue: "e",
                 sys_flag: "f",
                 born: "g",

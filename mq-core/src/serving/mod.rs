@@ -5,10 +5,29 @@
 //! | `fields` | reading a request's named values, and what is said when one is missing or wrong |
 //! | `session` | what one connection has told about itself |
 //! | `extensions` | whatever an extension has claimed goes to it |
+//! | `refusals` | which response code each reason to refuse has |
+//! | `roster` | who is connected, and what each has said in its own words |
 //! | `sending` | 10, 310, 320: messages |
+//! | `pulling` | 11, 361: messages of one queue, held until there are some |
+//! | `membership` | 34, 35, 38, 46: who is there, in which groups, and what it wants to read |
+//! | `offsets` | 14, 15, 29, 30, 31, 32: how far a group has come, and the ends of queues |
+//! | `retrying` | 36: messages to be consumed again later |
+//! | `locks` | 41, 42: queues that are consumed in order |
+//! | `lookup` | 12, 33: single messages |
+//!
+//! What needs no waiting is answered where it stands. Messages to be stored are gathered: one wake-up, one append. Rare
+//! requests that wait for the disk are worked on aside, so that nobody waits for them but who asked.
 
 mod extensions;
 pub mod fields;
+mod locks;
+mod lookup;
+mod membership;
+mod offsets;
+mod pulling;
+mod refusals;
+mod retrying;
+mod roster;
 pub mod sending;
 mod session;
 
@@ -18,6 +37,10 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use self::extensions::Claimed;
+use self::locks::Locks;
+use self::refusals::Answered;
+use self::roster::Roster;
+use self::sending::Outgoing;
 use crate::broker::Broker;
 use crate::remoting::peer::Peer;
 use crate::remoting::service::{Answer, Service, Ticket};
@@ -42,6 +65,8 @@ pub struct Presence {
 pub struct BrokerService {
     broker: Broker,
     presence: Presence,
+    roster: Arc<Roster>,
+    locks: Arc<Locks>,
 }
 
 impl BrokerService {
@@ -49,7 +74,13 @@ impl BrokerService {
     #[must_use]
     pub fn new(broker: Broker, presence: Presence) -> Arc<Self> {
         broker.advertise(presence.advertised);
-        Arc::new(Self { broker, presence })
+        let locks = Arc::new(Locks::new(Arc::clone(broker.clock())));
+        Arc::new(Self {
+            broker,
+            presence,
+            roster: Arc::default(),
+            locks,
+        })
     }
 
     /// The broker.
@@ -75,22 +106,62 @@ impl Service for BrokerService {
 
     async fn take(&self, session: &mut Session, commands: Vec<(Command, Ticket)>) {
         let mut claimed = Claimed::default();
+        let mut outgoing = Outgoing::default();
         for (command, ticket) in commands {
             if let Some(extension) = extensions::claimant(self, &command) {
                 claimed.push(extension, (command, ticket));
                 continue;
             }
             match command.code {
-                request::SEND_MESSAGE | request::SEND_MESSAGE_V2 => {
-                    sending::send(self, &command, ticket);
+                request::SEND_MESSAGE | request::SEND_MESSAGE_V2 | request::SEND_BATCH_MESSAGE => {
+                    outgoing.push(self, command, ticket).await;
                 }
-                code => ticket.answer(Answer::refused(
-                    response::REQUEST_CODE_NOT_SUPPORTED,
-                    format!("request code {code} is not supported"),
-                )),
+                request::PULL_MESSAGE | request::LITE_PULL_MESSAGE => {
+                    pulling::pull(self, session, &command, ticket);
+                }
+                request::CONSUMER_SEND_MSG_BACK => {
+                    let answer = retrying::send_back(self.broker.clone(), command);
+                    session.aside(given(answer, ticket)).await;
+                }
+                _ => {
+                    let answer = self.answer(session, &command).await;
+                    ticket.answer(answer.unwrap_or_else(|refusal| refusal));
+                }
             }
         }
+        outgoing.store(self).await;
         claimed.hand_over(session.caller()).await;
+    }
+}
+
+/// Gives an answer when there is one.
+async fn given(answer: impl Future<Output = Answered>, ticket: Ticket) {
+    ticket.answer(answer.await.unwrap_or_else(|refusal| refusal));
+}
+
+impl BrokerService {
+    /// Answers a request of which the next one of the same connection may know.
+    async fn answer(&self, session: &mut Session, command: &Command) -> Answered {
+        match command.code {
+            request::QUERY_MESSAGE => lookup::by_key(self, command),
+            request::QUERY_CONSUMER_OFFSET => offsets::query(self, command),
+            request::UPDATE_CONSUMER_OFFSET => offsets::update(self, command),
+            request::SEARCH_OFFSET_BY_TIMESTAMP => offsets::at_time(self, command),
+            request::GET_MAX_OFFSET => offsets::end(self, command),
+            request::GET_MIN_OFFSET => offsets::start(self, command),
+            request::GET_EARLIEST_MSG_STORETIME => offsets::oldest(self, command),
+            request::VIEW_MESSAGE_BY_ID => lookup::by_position(self, command),
+            request::HEART_BEAT => membership::heartbeat(self, session, command).await,
+            request::UNREGISTER_CLIENT => membership::unregister(self, session, command).await,
+            request::GET_CONSUMER_LIST_BY_GROUP => membership::members(self, command),
+            request::LOCK_BATCH_MQ => locks::lock(self, command),
+            request::UNLOCK_BATCH_MQ => locks::unlock(self, command),
+            request::CHECK_CLIENT_CONFIG => membership::check_subscription(self, command),
+            code => Err(Answer::refused(
+                response::REQUEST_CODE_NOT_SUPPORTED,
+                format!("request code {code} is not supported"),
+            )),
+        }
     }
 }
 

@@ -1,5 +1,13 @@
 //! The broker behind a real socket, driven by raw frames.
 
+mod locks;
+mod lookup;
+mod membership;
+mod offsets;
+mod pulling;
+mod retrying;
+mod sending;
+
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -33,6 +41,10 @@ impl Server {
     }
 
     async fn with(extensions: Vec<Arc<dyn Extension>>) -> Self {
+        Self::with_settings(Settings::default(), extensions).await
+    }
+
+    async fn with_settings(settings: Settings, extensions: Vec<Arc<dyn Extension>>) -> Self {
         let clock = Arc::new(SystemClock::new());
         let log = MemoryLog::new(LogId(1), Arc::clone(&clock) as Arc<dyn Clock>);
         let parts = Parts {
@@ -41,7 +53,7 @@ impl Server {
             random: Arc::new(SeededRandom::new(1)),
             extensions,
         };
-        let broker = Broker::open(Settings::default(), parts).await.unwrap();
+        let broker = Broker::open(settings, parts).await.unwrap();
         let listener = Listener::bind(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0))
             .await
             .unwrap();
@@ -77,11 +89,75 @@ impl Raw {
     }
 
     async fn call(&mut self, command: &Command) -> Command {
+        self.tell(command).await;
+        self.next().await
+    }
+
+    /// Sends without waiting for an answer.
+    async fn tell(&mut self, command: &Command) {
         self.socket
             .write_all(&frame::encoded(command))
             .await
             .unwrap();
-        self.next().await
+    }
+
+    /// Calls, and expects success.
+    async fn done(&mut self, command: &Command) -> Command {
+        let answer = self.call(command).await;
+        assert_eq!(answer.code, 0, "{}", answer.remark);
+        assert!(answer.is_response());
+        answer
+    }
+
+    /// Stores a message in a queue.
+    async fn send(&mut self, topic: &str, queue: &str, tag: &str, body: &str) -> Command {
+        let properties = format!("TAGS\u{1}{tag}\u{2}");
+        let fields = [
+            ("a", "producers"),
+            ("b", topic),
+            ("d", "4"),
+            ("e", queue),
+            ("f", "0"),
+            ("i", &properties),
+        ];
+        let command = Command {
+            body: Bytes::copy_from_slice(body.as_bytes()),
+            ..command(request::SEND_MESSAGE_V2, &fields, b"")
+        };
+        self.done(&command).await
+    }
+
+    /// Says that it is member `client` of group `g`, which reads `topic` from the beginning.
+    async fn join(&mut self, client: &str, topic: &str, tags: &str) {
+        let body = serde_json::json!({
+            "clientID": client,
+            "producerDataSet": [{"groupName": "CLIENT_INNER_PRODUCER"}],
+            "consumerDataSet": [{
+                "groupName": "g",
+                "consumeType": "CONSUME_PASSIVELY",
+                "messageModel": "CLUSTERING",
+                "consumeFromWhere": "CONSUME_FROM_FIRST_OFFSET",
+                "subscriptionDataSet": [{"topic": topic, "subString": tags, "subVersion": 7}],
+            }],
+        });
+        self.heartbeat(&body.to_string()).await;
+    }
+
+    /// Sends a heartbeat, and waits for its answer; notices that come before are dropped.
+    async fn heartbeat(&mut self, body: &str) {
+        let heartbeat = Command {
+            body: Bytes::copy_from_slice(body.as_bytes()),
+            ..command(request::HEART_BEAT, &[], b"")
+        };
+        self.tell(&heartbeat).await;
+        loop {
+            let answer = self.next().await;
+            if answer.is_response() {
+                assert_eq!(answer.code, 0, "{}", answer.remark);
+                return;
+            }
+            assert_eq!(answer.code, reserved::NOTIFY_CONSUMER_IDS_CHANGED);
+        }
     }
 
     async fn next(&mut self) -> Command {

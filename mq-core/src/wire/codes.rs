@@ -44,6 +44,8 @@ pub mod request {
     pub const LOCK_BATCH_MQ: i32 = 41;
     /// Unlock queues.
     pub const UNLOCK_BATCH_MQ: i32 = 42;
+    /// How far all groups have consumed all queues (to slaves).
+    pub const GET_ALL_CONSUMER_OFFSET: i32 = 43;
     /// Whether a subscription can be understood.
     pub const CHECK_CLIENT_CONFIG: i32 = 46;
     /// A broker says what it has (to a nameserver).
@@ -54,10 +56,52 @@ pub mod request {
     pub const GET_ROUTEINFO_BY_TOPIC: i32 = 105;
     /// Which brokers there are (to a nameserver).
     pub const GET_BROKER_CLUSTER_INFO: i32 = 106;
+    /// Create a consumer group or change it.
+    pub const UPDATE_AND_CREATE_SUBSCRIPTIONGROUP: i32 = 200;
+    /// All consumer groups of a broker.
+    pub const GET_ALL_SUBSCRIPTIONGROUP_CONFIG: i32 = 201;
+    /// The ends of a topic's queues.
+    pub const GET_TOPIC_STATS_INFO: i32 = 202;
+    /// The connected consumers of a group.
+    pub const GET_CONSUMER_CONNECTION_LIST: i32 = 203;
+    /// The connected producers of a group.
+    pub const GET_PRODUCER_CONNECTION_LIST: i32 = 204;
+    /// Delete a consumer group.
+    pub const DELETE_SUBSCRIPTIONGROUP: i32 = 207;
+    /// How far a group has consumed, beside the ends of its queues.
+    pub const GET_CONSUME_STATS: i32 = 208;
+    /// Delete a topic.
+    pub const DELETE_TOPIC_IN_BROKER: i32 = 215;
+    /// Tell a consumer to go on elsewhere (to a client).
+    pub const RESET_CONSUMER_CLIENT_OFFSET: i32 = 220;
+    /// Have a group go on where its messages have a certain time.
+    pub const INVOKE_BROKER_TO_RESET_OFFSET: i32 = 222;
+    /// Which groups consume a topic.
+    pub const QUERY_TOPIC_CONSUME_BY_WHO: i32 = 300;
+    /// How a consumer is doing (passed on to it).
+    pub const GET_CONSUMER_RUNNING_INFO: i32 = 307;
+    /// Have a consumer take one message now (passed on to it).
+    pub const CONSUME_MESSAGE_DIRECTLY: i32 = 309;
     /// Send a message, short field names.
     pub const SEND_MESSAGE_V2: i32 = 310;
+    /// Give one group the offsets of another.
+    pub const CLONE_GROUP_OFFSET: i32 = 314;
+    /// Counters of a broker.
+    pub const VIEW_BROKER_STATS_DATA: i32 = 315;
+    /// Remove topics that nobody uses.
+    pub const CLEAN_UNUSED_TOPIC: i32 = 316;
+    /// How far all groups have consumed.
+    pub const GET_BROKER_CONSUME_STATS: i32 = 317;
     /// Send several messages at once, short field names.
     pub const SEND_BATCH_MESSAGE: i32 = 320;
+    /// Send the reply to a request.
+    pub const SEND_REPLY_MESSAGE: i32 = 324;
+    /// Send the reply to a request, short field names.
+    pub const SEND_REPLY_MESSAGE_V2: i32 = 325;
+    /// Hand a reply to the client that waits for it (to a client).
+    pub const PUSH_REPLY_MESSAGE_TO_CLIENT: i32 = 326;
+    /// As [`PULL_MESSAGE`], by consumers that ask on their own.
+    pub const LITE_PULL_MESSAGE: i32 = 361;
 }
 
 /// How a request ended. Names are RocketMQ's.
@@ -78,6 +122,26 @@ pub mod response {
     pub const NO_PERMISSION: i32 = 16;
     /// There is no such topic.
     pub const TOPIC_NOT_EXIST: i32 = 17;
+    /// There is nothing new for a pull.
+    pub const PULL_NOT_FOUND: i32 = 19;
+    /// Nothing matched; pull on at once.
+    pub const PULL_RETRY_IMMEDIATELY: i32 = 20;
+    /// The offset is outside of the queue.
+    pub const PULL_OFFSET_MOVED: i32 = 21;
+    /// There is none: no offset, no message.
+    pub const QUERY_NOT_FOUND: i32 = 22;
+    /// The expression of a subscription cannot be read.
+    pub const SUBSCRIPTION_PARSE_FAILED: i32 = 23;
+    /// The group has not subscribed to the topic.
+    pub const SUBSCRIPTION_NOT_EXIST: i32 = 24;
+    /// The client's last heartbeat is older than the subscription it names.
+    pub const SUBSCRIPTION_NOT_LATEST: i32 = 25;
+    /// There is no such consumer group.
+    pub const SUBSCRIPTION_GROUP_NOT_EXIST: i32 = 26;
+    /// No consumer of the group is connected.
+    pub const CONSUMER_NOT_ONLINE: i32 = 206;
+    /// A client did not answer in time.
+    pub const CONSUME_MSG_TIMEOUT: i32 = 207;
 }
 
 pub use response::{REQUEST_CODE_NOT_SUPPORTED, SYSTEM_BUSY};

@@ -1,10 +1,12 @@
 //! RocketMQ's bytes and reserved names: pure codecs, no I/O. The only module that names what a transaction adds to a message.
 
+pub mod batch;
 pub mod binary_header;
 pub mod codes;
 pub mod command;
 pub mod delays;
 pub mod frame;
+pub mod heartbeat;
 pub mod ids;
 pub mod json_header;
 pub mod properties;

@@ -247,6 +247,15 @@ impl<'a> RecordView<'a> {
     }
 }
 
+/// Writes into an encoded record who stores it. Does nothing to bytes shorter than a record's head.
+pub fn set_store_host(record: &mut [u8], host: SocketAddrV4) {
+    if let Some(field) = record.get_mut(64..72) {
+        let [a, b, c, d] = host.ip().octets();
+        let [high, low] = host.port().to_be_bytes();
+        field.copy_from_slice(&[a, b, c, d, 0, 0, high, low]);
+    }
+}
+
 fn host(out: &mut Vec<u8>, host: SocketAddrV4) {
     out.extend_from_slice(&host.ip().octets());
     out.extend_from_slice(&i32::from(host.port()).to_be_bytes());
@@ -311,6 +320,10 @@ mod tests {
         );
         assert_eq!(&bytes[48..56], &[127, 0, 0, 1, 0, 0, 0x2A, 0x9F]);
         assert_eq!(&bytes[84..93], b"\0\0\0\x05hello");
+        let elsewhere = SocketAddrV4::new(Ipv4Addr::new(10, 1, 2, 3), 40_911);
+        set_store_host(&mut bytes, elsewhere);
+        let view = RecordView::parse(&bytes).unwrap();
+        assert_eq!((view.store_host, view.store_ms), (elsewhere, 99));
     }
 
     proptest! {
