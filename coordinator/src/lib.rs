@@ -5,6 +5,7 @@
 //! | [`transaction`] | ids, states, resolutions, and the one table of legal moves |
 //! | [`store`] | the SQL side as promises, the in-memory model, SQLite, and the suite all of them pass |
 //! | [`audit`] | the history and the seals over it |
+//! | [`verify`] | reading the whole history and having it judged: was anything touched? |
 //! | [`check_back`] | asking producers how their local transactions ended |
 //! | [`embedded`] | all of it in one process over one data folder |
 //! | [`engine`] | the coordinator: feed, SQL writer, publisher, recovery |
@@ -22,3 +23,4 @@ pub mod marker;
 pub mod steps;
 pub mod store;
 pub mod transaction;
+pub mod verify;

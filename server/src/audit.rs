@@ -1,6 +1,7 @@
 //! `halfmoon audit`: the history of all transactions, for others to keep and to check.
 
 mod export;
+mod verify;
 
 use clap::{Args, Subcommand};
 
@@ -8,7 +9,7 @@ use crate::failure::Failure;
 use crate::folder::Folder;
 use crate::output::Output;
 
-/// Export the history of all transactions with its seals.
+/// Verify the history of all transactions, or export it with its seals.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Arguments {
@@ -20,6 +21,18 @@ pub struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Look whether anybody has touched the history, its seals or the states of transactions
+    ///
+    /// Reads everything once and names each event, seal or transaction that is not as it was written: edited, removed,
+    /// inserted or swapped. Exit status 1 if there is one. Works whether or not a process runs in the data folder.
+    ///
+    /// Whoever can write the database and rewrites everything behind a change leaves a history that fits again. Keep the
+    /// hash of the last seal elsewhere from time to time: `audit export` still has that hash if nothing was rewritten.
+    Verify {
+        /// Print one JSON object
+        #[arg(long)]
+        json: bool,
+    },
     /// Print events and seals, one JSON object a line, in the order they were recorded
     ///
     /// A seal follows the events it covers; its hash is over the hash of the seal before it and everything it covers. Reads
@@ -39,6 +52,7 @@ enum Command {
 
 const EXAMPLES: &str = "\
 Examples:
+  halfmoon audit verify                                     nothing was touched, or what was
   halfmoon audit export > history.ndjson
   halfmoon audit export --from 120001 >> history.ndjson     what came since
   halfmoon audit export | grep '\"step\":\"refused\"'         contradictions";
@@ -49,9 +63,16 @@ Examples:
 /// [`Failure`].
 pub async fn run(arguments: Arguments) -> Result<(), Failure> {
     let Arguments { command, folder } = arguments;
-    let mut output = Output::new(true);
+    let mut output;
     match command {
+        Command::Verify { json } => {
+            output = Output::new(json);
+            let verified = verify::run(&folder, &mut output).await;
+            output.finish()?;
+            return verified;
+        }
         Command::Export { from, to, json: _ } => {
+            output = Output::new(true);
             export::run(&folder, from, to, &mut output).await?;
         }
     }

@@ -214,6 +214,22 @@ async fn an_operator_decides_without_a_marker_and_only_by_force_against_one() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn verify_finds_an_untouched_history_beside_a_running_process_and_after_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let (data, open) = filled(folder.path()).await;
+    assert_eq!(json(&data, &["audit", "verify"])["untouched"], true);
+    open.close().await.unwrap();
+    let report = json(&data, &["audit", "verify"]);
+    assert_eq!(report["untouched"], true);
+    assert_eq!(
+        (&report["events"], &report["transactions"]),
+        (&4.into(), &4.into())
+    );
+    let text = out(&halfmoon(&data, &["audit", "verify"]));
+    assert!(text.contains("nothing was touched"), "{text}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_export_has_every_event_once_and_its_seal_behind_it() {
     let folder = tempfile::tempdir().unwrap();
     let (data, open) = filled(folder.path()).await;

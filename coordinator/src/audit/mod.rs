@@ -1,5 +1,7 @@
 //! The history of every transaction, and the seals that show whether anyone has touched it.
 
+pub mod books;
+pub mod chain;
 pub mod seal;
 pub mod why;
 
@@ -49,6 +51,12 @@ impl Step {
             8 => Some(Self::AskedAgain),
             _ => None,
         }
+    }
+
+    /// Whether it decides a transaction.
+    #[must_use]
+    pub const fn is_decision(self) -> bool {
+        matches!(self, Self::Committed | Self::RolledBack)
     }
 
     /// The word used in tables, queries and `--json`.

@@ -61,23 +61,35 @@ pub fn seal(
     for event in events {
         leaves.extend_from_slice(&leaf(event));
     }
-    let count = u32::try_from(events.len()).unwrap_or(u32::MAX);
-    let mut hasher = Sha256::new();
-    hasher.update(previous.0);
-    for number in [seq, first_event, u64::from(count), published, wall_ms] {
-        hasher.update(number.to_be_bytes());
-    }
-    hasher.update(&leaves);
-    let hash = Hash(hasher.finalize().into());
-    Seal {
+    let mut seal = Seal {
         seq,
         first_event,
-        count,
+        count: u32::try_from(events.len()).unwrap_or(u32::MAX),
         published,
         wall_ms,
-        hash,
+        hash: Hash::default(),
         leaves,
+    };
+    seal.hash = hash(previous, &seal, &seal.leaves);
+    seal
+}
+
+/// The hash of `seal` on top of `previous`, if its leaves were `leaves`.
+#[must_use]
+pub(super) fn hash(previous: Hash, seal: &Seal, leaves: &[u8]) -> Hash {
+    let mut hasher = Sha256::new();
+    hasher.update(previous.0);
+    for number in [
+        seal.seq,
+        seal.first_event,
+        u64::from(seal.count),
+        seal.published,
+        seal.wall_ms,
+    ] {
+        hasher.update(number.to_be_bytes());
     }
+    hasher.update(leaves);
+    Hash(hasher.finalize().into())
 }
 
 /// The short hash of one row.

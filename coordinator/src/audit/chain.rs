@@ -1,0 +1,298 @@
+//! Whether the history and its seals are what was written: every event against its leaf, every seal against the one before. Pure.
+
+use super::Event;
+use super::seal::{self, Hash, LEAF_BYTES, Seal};
+use crate::store::Owner;
+use crate::transaction::TransactionId;
+
+/// Something in history, seals or owner row that is not as it was written.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Break {
+    /// The event is gone.
+    #[error("event {0} is missing")]
+    EventMissing(u64),
+    /// The event was edited, or another stands in its place.
+    #[error("event {event} of transaction {transaction} was changed")]
+    EventChanged {
+        /// Its number.
+        event: u64,
+        /// The transaction it names now.
+        transaction: TransactionId,
+    },
+    /// No seal covers the event: it was added behind the writer's back.
+    #[error("event {event} of transaction {transaction} was never sealed")]
+    EventUnsealed {
+        /// Its number.
+        event: u64,
+        /// The transaction it names.
+        transaction: TransactionId,
+    },
+    /// The seal is gone.
+    #[error("seal {0} is missing")]
+    SealMissing(u64),
+    /// The seal was edited.
+    #[error("seal {0} was changed")]
+    SealChanged(u64),
+    /// Behind the last batch there is a seal.
+    #[error("seal {0} belongs to no batch")]
+    SealUnknown(u64),
+    /// The owner row does not say what the last seal says.
+    #[error("the owner row was changed: its {field} is {found}, the last seal says {sealed}")]
+    Owner {
+        /// The column.
+        field: &'static str,
+        /// What the owner row says.
+        found: String,
+        /// What follows from the seals.
+        sealed: String,
+    },
+}
+
+/// The chain as far as it was looked at: seals from the first on, each with its events.
+#[derive(Debug, Default)]
+pub struct Chain {
+    /// The hash the next seal stands on; `None` when the seal before is missing.
+    head: Option<Hash>,
+    seq: u64,
+    next_event: u64,
+    published: u64,
+    decisions: u64,
+}
+
+impl Chain {
+    /// A chain nothing was added to.
+    #[must_use]
+    pub fn new() -> Self {
+        Self {
+            head: Some(Hash::default()),
+            next_event: 1,
+            ..Self::default()
+        }
+    }
+
+    /// How many decisions the events so far tell of.
+    #[must_use]
+    pub const fn decisions(&self) -> u64 {
+        self.decisions
+    }
+
+    /// The number the next event must have.
+    #[must_use]
+    pub const fn next_event(&self) -> u64 {
+        self.next_event
+    }
+
+    /// Looks at the next seal with the `events` whose numbers it claims, in order, and adds what is wrong to `breaks`.
+    pub fn add(&mut self, seal: &Seal, events: &[Event], breaks: &mut Vec<Break>) {
+        if seal.seq != self.seq + 1 {
+            breaks.extend((self.seq + 1..seal.seq).map(Break::SealMissing));
+            self.head = None;
+        }
+        let leaves = self.leaves(seal, events, breaks);
+        let fits = |leaves: &[u8]| {
+            self.head
+                .is_none_or(|head| seal::hash(head, seal, leaves) == seal.hash)
+        };
+        let mut changed = seal.first_event < self.next_event || seal.published < self.published;
+        if leaves
+            .is_some_and(|leaves| leaves != seal.leaves && self.head.is_some() && fits(&leaves))
+        {
+            // The hash vouches for the events as they are: somebody edited the leaves.
+            changed = true;
+            breaks.retain(|b| !about(b, seal));
+        }
+        changed |= !fits(&seal.leaves);
+        if changed {
+            breaks.push(Break::SealChanged(seal.seq));
+        }
+        self.decisions += events.iter().filter(|e| e.to.is_decision()).count() as u64;
+        self.head = Some(seal.hash);
+        self.seq = seal.seq;
+        self.next_event = self
+            .next_event
+            .max(seal.first_event.saturating_add(u64::from(seal.count)));
+        self.published = seal.published;
+    }
+
+    /// The leaves of the events that are there; `None` if one is missing. Adds those that do not fit to `breaks`.
+    fn leaves(&self, seal: &Seal, events: &[Event], breaks: &mut Vec<Break>) -> Option<Vec<u8>> {
+        breaks.extend((self.next_event..seal.first_event).map(Break::EventMissing));
+        let mut leaves = Vec::with_capacity(seal.leaves.len());
+        let mut events = events.iter().peekable();
+        let mut whole = true;
+        for (number, sealed) in (seal.first_event..).zip(seal.leaves.chunks(LEAF_BYTES)) {
+            let Some(event) = events.next_if(|event| event.number == number) else {
+                breaks.push(Break::EventMissing(number));
+                whole = false;
+                continue;
+            };
+            let leaf = seal::leaf(event);
+            if leaf != *sealed {
+                breaks.push(Break::EventChanged {
+                    event: number,
+                    transaction: event.transaction,
+                });
+            }
+            leaves.extend_from_slice(&leaf);
+        }
+        whole.then_some(leaves)
+    }
+
+    /// Compares the end of the chain with the owner row. `unsealed` are events behind the last seal.
+    #[must_use]
+    pub fn finish(self, owner: &Owner, unsealed: &[Event]) -> Vec<Break> {
+        let mut breaks: Vec<Break> = (self.seq + 1..=owner.seq).map(Break::SealMissing).collect();
+        breaks.extend(unsealed.iter().map(|event| Break::EventUnsealed {
+            event: event.number,
+            transaction: event.transaction,
+        }));
+        if !breaks.is_empty() {
+            return breaks;
+        }
+        let mut compare = |field, found: String, sealed: String| {
+            if found != sealed {
+                breaks.push(Break::Owner {
+                    field,
+                    found,
+                    sealed,
+                });
+            }
+        };
+        let number = |number: u64| number.to_string();
+        compare("seq", number(owner.seq), number(self.seq));
+        let head = self.head.unwrap_or_default();
+        compare("head", owner.head.to_string(), head.to_string());
+        compare("published", number(owner.published), number(self.published));
+        compare(
+            "next_event",
+            number(owner.next_event),
+            number(self.next_event),
+        );
+        compare(
+            "last_decision",
+            number(owner.last_decision),
+            number(self.decisions),
+        );
+        breaks
+    }
+}
+
+fn about(found: &Break, seal: &Seal) -> bool {
+    let events = seal.first_event..seal.first_event.saturating_add(u64::from(seal.count));
+    matches!(found, Break::EventChanged { event, .. } if events.contains(event))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::audit::Step;
+    use crate::audit::seal::seal;
+    use crate::transaction::Actor;
+    use mq_core::clock::ServerTime;
+
+    fn event(number: u64) -> Event {
+        Event {
+            number,
+            transaction: TransactionId(u128::from(number)),
+            from: None,
+            to: Step::Committed,
+            actor: Actor::Producer,
+            at: ServerTime(number * 10),
+            then_at: Some(ServerTime(number * 10 + 1)),
+            source: "here".into(),
+            evidence: String::new(),
+        }
+    }
+
+    /// Three batches of two events.
+    fn history() -> (Vec<Seal>, Vec<Event>, Owner) {
+        let events: Vec<Event> = (1..=6).map(event).collect();
+        let mut seals: Vec<Seal> = Vec::new();
+        for (seq, pair) in (1..).zip(events.chunks(2)) {
+            let head = seals.last().map_or(Hash::default(), |seal| seal.hash);
+            seals.push(seal(head, seq, seq * 2, 1_000 + seq, pair[0].number, pair));
+        }
+        let owner = Owner {
+            log: mq_core::log::LogId(1),
+            epoch: 1,
+            seq: 3,
+            batch: 0,
+            watermark: mq_core::log::Position(0),
+            published: 6,
+            last_decision: 6,
+            next_event: 7,
+            head: seals[2].hash,
+        };
+        (seals, events, owner)
+    }
+
+    fn breaks(seals: &[Seal], events: &[Event], owner: &Owner) -> Vec<String> {
+        let (mut chain, mut breaks) = (Chain::new(), Vec::new());
+        for seal in seals {
+            let end = seal.first_event + u64::from(seal.count);
+            let range = seal.first_event..end;
+            let covered: Vec<Event> = events
+                .iter()
+                .filter(|e| range.contains(&e.number))
+                .cloned()
+                .collect();
+            chain.add(seal, &covered, &mut breaks);
+        }
+        let next = chain.next_event();
+        let unsealed: Vec<Event> = events
+            .iter()
+            .filter(|e| e.number >= next)
+            .cloned()
+            .collect();
+        breaks.extend(chain.finish(owner, &unsealed));
+        breaks.iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn an_untouched_history_has_no_break() {
+        let (seals, events, owner) = history();
+        assert_eq!(breaks(&seals, &events, &owner), Vec::<String>::new());
+    }
+
+    #[test]
+    fn whatever_was_touched_is_named() {
+        let (seals, events, owner) = history();
+        type Touch = fn(&mut Vec<Seal>, &mut Vec<Event>, &mut Owner);
+        let touches: [(&str, Touch); 14] = [
+            ("event 3 of", |_, e, _| e[2].to = Step::RolledBack),
+            ("event 3 of", |_, e, _| e[2].evidence.push('x')),
+            ("event 3 of", |_, e, _| e[2].source = "there".into()),
+            ("event 4 is missing", |_, e, _| drop(e.remove(3))),
+            ("event 6 is missing", |_, e, _| drop(e.remove(5))),
+            ("event 7 of", |_, e, _| e.push(event(7))),
+            ("event 2 of", |_, e, _| {
+                e.swap(1, 4);
+                (e[1].number, e[4].number) = (2, 5);
+            }),
+            ("seal 2 was changed", |s, _, _| s[1].published = 3),
+            ("seal 2 was changed", |s, _, _| s[1].wall_ms += 1),
+            ("seal 2 was changed", |s, _, _| s[1].leaves[3] ^= 1),
+            ("seal 2 was changed", |s, _, _| s[1].hash.0[0] ^= 1),
+            ("seal 2 is missing", |s, _, _| drop(s.remove(1))),
+            ("its published is 5", |_, _, o| o.published = 5),
+            ("its head is", |_, _, o| o.head.0[31] ^= 1),
+        ];
+        for (named, touch) in touches {
+            let (mut seals, mut events, mut owner) = (seals.clone(), events.clone(), owner);
+            touch(&mut seals, &mut events, &mut owner);
+            let found = breaks(&seals, &events, &owner);
+            assert!(
+                found.first().is_some_and(|b| b.contains(named)),
+                "{named}: {found:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn an_event_that_was_edited_leaves_its_seal_unblamed() {
+        let (seals, mut events, owner) = history();
+        events[2].evidence.push('x');
+        assert_eq!(breaks(&seals, &events, &owner).len(), 1);
+    }
+}

@@ -1,0 +1,276 @@
+//! Reading the whole history with its seals, and every transaction, and having them judged: was anything touched?
+//!
+//! Finds what was edited, removed, inserted or swapped in history, seals, owner row or the states of transactions, by
+//! anyone who could not write everything behind it anew as well; the head of the chain, kept elsewhere, finds that too.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use mq_core::random::Random;
+
+use crate::audit::Event;
+use crate::audit::books::{Books, Mismatch, Suspects};
+use crate::audit::chain::{Break, Chain};
+use crate::store::{Filter, Owner, Row, StoreError, TxReader};
+
+/// Events read at once: some 2 MB.
+const EVENTS_PAGE: u32 = 8_192;
+/// Seals read at once.
+const SEALS_PAGE: u32 = 256;
+/// Rows read at once.
+const ROWS_PAGE: u32 = 8_192;
+/// Most findings that are kept; the others are counted.
+const MOST_FINDINGS: usize = 1_000;
+
+/// One thing that is not as it was written.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Finding {
+    /// In the history, its seals or the owner row.
+    #[error(transparent)]
+    History(#[from] Break),
+    /// In the row of a transaction.
+    #[error(transparent)]
+    Transaction(#[from] Mismatch),
+}
+
+/// What was looked at and found.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Report {
+    /// Events looked at.
+    pub events: u64,
+    /// Seals looked at.
+    pub seals: u64,
+    /// Transactions looked at.
+    pub transactions: u64,
+    /// The owner row that everything was compared with; `None` for a store that was never written.
+    pub owner: Option<Owner>,
+    /// What is not as it was written, the history's first; at most 1,000.
+    pub findings: Vec<Finding>,
+    /// How many more findings there were.
+    pub more: u64,
+}
+
+impl Report {
+    fn find(&mut self, found: impl Into<Finding>) {
+        if self.findings.len() < MOST_FINDINGS {
+            self.findings.push(found.into());
+        } else {
+            self.more += 1;
+        }
+    }
+}
+
+/// How far a run has come; read it from anywhere.
+#[derive(Debug, Default)]
+pub struct Progress {
+    events: AtomicU64,
+    all: AtomicU64,
+}
+
+impl Progress {
+    /// Events looked at, and how many there are.
+    #[must_use]
+    pub fn events(&self) -> (u64, u64) {
+        (
+            self.events.load(Ordering::Relaxed),
+            self.all.load(Ordering::Relaxed),
+        )
+    }
+}
+
+/// Looks at everything that stands in the store at the time of the call; a writer may go on meanwhile.
+///
+/// Of the contradictions of one transaction the history tells the first `recorded_contradictions`, a setting of the
+/// coordinator. `random` must not be guessable.
+///
+/// # Errors
+/// [`StoreError`] when the store cannot be read. What was touched is no error: see [`Report::findings`].
+pub async fn verify(
+    reader: &Arc<dyn TxReader>,
+    recorded_contradictions: u32,
+    random: &dyn Random,
+    progress: &Progress,
+) -> Result<Report, StoreError> {
+    let mut report = Report::default();
+    let Some(owner) = reader.owner().await? else {
+        return Ok(report);
+    };
+    report.owner = Some(owner);
+    progress
+        .all
+        .store(owner.next_event.saturating_sub(1), Ordering::Relaxed);
+
+    let mut told = Books::new(random.next_u128(), recorded_contradictions);
+    let mut stated = told.twin();
+    let rows = {
+        let reader = Arc::clone(reader);
+        tokio::spawn(async move {
+            let count = each_row(&*reader, |row| stated.state(row)).await?;
+            Ok::<_, StoreError>((stated, count))
+        })
+    };
+    let chained = chain(&**reader, &owner, &mut told, &mut report, progress).await;
+    let rows = rows
+        .await
+        .map_err(|error| StoreError::Unavailable(error.to_string()))?;
+    chained?;
+    let (stated, transactions) = rows?;
+    report.transactions = transactions;
+    if let Some(suspects) = told.compare(stated) {
+        // Where events were touched, what they tell of their transactions is no measure.
+        if !report.findings.iter().any(about_events) {
+            for mismatch in look_again(&**reader, &owner, suspects).await? {
+                report.find(mismatch);
+            }
+        }
+    }
+    Ok(report)
+}
+
+/// The history against its seals, and the seals against the owner row.
+async fn chain(
+    reader: &dyn TxReader,
+    owner: &Owner,
+    told: &mut Books,
+    report: &mut Report,
+    progress: &Progress,
+) -> Result<(), StoreError> {
+    let mut chain = Chain::new();
+    let mut next_seal = 1;
+    while next_seal <= owner.seq {
+        let page = reader.seals(next_seal, SEALS_PAGE).await?;
+        let Some(last) = page.last() else { break };
+        next_seal = last.seq + 1;
+        let behind = page
+            .iter()
+            .map(|seal| seal.first_event.saturating_add(u64::from(seal.count)))
+            .max()
+            .unwrap_or(0)
+            .min(owner.next_event);
+        let events = events(reader, chain.next_event(), behind).await?;
+        for event in &events {
+            told.tell(event);
+        }
+        let mut rest = events.as_slice();
+        for seal in page.iter().filter(|seal| seal.seq <= owner.seq) {
+            let end = seal.first_event.saturating_add(u64::from(seal.count));
+            let covered = rest.partition_point(|event| event.number < end);
+            let (covered, others) = rest.split_at_checked(covered).unwrap_or((rest, &[]));
+            rest = others;
+            let mut breaks = Vec::new();
+            chain.add(seal, covered, &mut breaks);
+            report.seals += 1;
+            for found in breaks {
+                report.find(found);
+            }
+        }
+        report.events += events.len() as u64;
+        progress.events.store(report.events, Ordering::Relaxed);
+    }
+    let mut unsealed = reader.history(chain.next_event(), 100).await?;
+    let behind = reader.seals(owner.seq + 1, 100).await?;
+    // Read last: if the owner row is still the same, nobody has written what stands behind it.
+    let moved = reader.owner().await? != Some(*owner);
+    unsealed.retain(|event| !moved || event.number < owner.next_event);
+    for found in chain.finish(owner, &unsealed) {
+        report.find(found);
+    }
+    for seal in behind.iter().filter(|_| !moved) {
+        report.find(Break::SealUnknown(seal.seq));
+    }
+    Ok(())
+}
+
+/// The events from `from` up to, not including, `behind`.
+async fn events(
+    reader: &dyn TxReader,
+    mut from: u64,
+    behind: u64,
+) -> Result<Vec<Event>, StoreError> {
+    let mut all: Vec<Event> = Vec::new();
+    while from < behind {
+        let most = u32::try_from(behind - from)
+            .unwrap_or(u32::MAX)
+            .min(EVENTS_PAGE);
+        let page = reader.history(from, most).await?;
+        let Some(last) = page.last() else { break };
+        from = last.number + 1;
+        all.extend(page);
+    }
+    all.truncate(all.partition_point(|event| event.number < behind));
+    Ok(all)
+}
+
+/// Shows every row to `look`; returns how many there are.
+async fn each_row(
+    reader: &dyn TxReader,
+    mut look: impl FnMut(&Row) + Send,
+) -> Result<u64, StoreError> {
+    let mut filter = Filter {
+        limit: ROWS_PAGE,
+        ..Filter::default()
+    };
+    let mut count = 0;
+    loop {
+        let page = reader.list(&filter).await?;
+        let Some(last) = page.last() else {
+            return Ok(count);
+        };
+        filter.after = Some(last.half.position);
+        count += page.len() as u64;
+        page.iter().for_each(&mut look);
+    }
+}
+
+fn about_events(found: &Finding) -> bool {
+    match found {
+        Finding::History(found) => !matches!(found, Break::SealChanged(_) | Break::Owner { .. }),
+        Finding::Transaction(_) => false,
+    }
+}
+
+/// The second look, at the few transactions that may not agree.
+async fn look_again(
+    reader: &dyn TxReader,
+    owner: &Owner,
+    mut suspects: Suspects,
+) -> Result<Vec<Mismatch>, StoreError> {
+    let mut from = 1;
+    while from < owner.next_event {
+        let behind = owner.next_event.min(from + u64::from(EVENTS_PAGE));
+        for event in events(reader, from, behind).await? {
+            suspects.tell(&event);
+        }
+        from = behind;
+    }
+    let mut found = Vec::new();
+    each_row(reader, |row| found.extend(suspects.state(row))).await?;
+    found.extend(suspects.missing());
+    let mut stands = Vec::new();
+    for mismatch in found {
+        if still(reader, owner, &mismatch).await? {
+            stands.push(mismatch);
+        }
+    }
+    Ok(stands)
+}
+
+/// Whether a mismatch is more than news that came between two looks.
+async fn still(
+    reader: &dyn TxReader,
+    owner: &Owner,
+    mismatch: &Mismatch,
+) -> Result<bool, StoreError> {
+    let id = mismatch.transaction;
+    let (events, row) = (reader.events(id).await?, reader.transaction(id).await?);
+    let news = events.iter().any(|event| event.number >= owner.next_event);
+    if !news {
+        return Ok(true);
+    }
+    // It has moved on since: its own history, as it now is, is the measure.
+    let row_agrees = row.is_some_and(|row| Suspects::agrees(&events, &row));
+    Ok(!row_agrees)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,116 @@
+//! `halfmoon audit verify`: whether anybody has touched the history, its seals or the transactions' rows.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use coordinator::engine::settings::Settings;
+use coordinator::verify::{Finding, Progress, Report, verify};
+use indicatif::{ProgressBar, ProgressStyle};
+use mq_core::random::SystemRandom;
+use serde::Serialize;
+
+use crate::failure::Failure;
+use crate::folder::Folder;
+use crate::output::Output;
+
+/// How often the progress is drawn.
+const TICK: Duration = Duration::from_millis(200);
+
+/// The report as JSON.
+#[derive(Debug, Serialize)]
+struct View {
+    untouched: bool,
+    events: u64,
+    seals: u64,
+    transactions: u64,
+    /// Hash of the last seal: keep it elsewhere, and compare it later with the `hash` of this seal in the export.
+    head: Option<String>,
+    /// Number of the last seal.
+    seal: Option<u64>,
+    findings: Vec<String>,
+    more_findings: u64,
+}
+
+/// Verifies, prints, and fails with exit status 1 if something was touched.
+pub(super) async fn run(folder: &Folder, output: &mut Output) -> Result<(), Failure> {
+    let reader = folder.reader().await?;
+    let progress = Arc::new(Progress::default());
+    let bar = ProgressBar::new(0).with_style(
+        ProgressStyle::with_template("{wide_bar} {pos} of {len} events, {eta} left")
+            .unwrap_or_else(|_| ProgressStyle::default_bar()),
+    );
+    let report = {
+        let looking = verify(
+            &reader,
+            Settings::default().recorded_contradictions,
+            &SystemRandom,
+            &progress,
+        );
+        tokio::pin!(looking);
+        let mut tick = tokio::time::interval(TICK);
+        loop {
+            tokio::select! {
+                report = &mut looking => break report?,
+                _ = tick.tick() => {
+                    let (events, all) = progress.events();
+                    bar.set_length(all);
+                    bar.set_position(events);
+                }
+            }
+        }
+    };
+    bar.finish_and_clear();
+    print(&report, output)?;
+    match report.findings.first() {
+        None => Ok(()),
+        Some(first) => Err(Failure::Negative(refusal(&report, first))),
+    }
+}
+
+fn print(report: &Report, output: &mut Output) -> Result<(), Failure> {
+    let findings: Vec<String> = report.findings.iter().map(ToString::to_string).collect();
+    if output.is_json() {
+        return output.value(&View {
+            untouched: findings.is_empty(),
+            events: report.events,
+            seals: report.seals,
+            transactions: report.transactions,
+            head: report.owner.map(|owner| owner.head.to_string()),
+            seal: report.owner.map(|owner| owner.seq),
+            findings,
+            more_findings: report.more,
+        });
+    }
+    for finding in &findings {
+        output.line(finding)?;
+    }
+    if report.more > 0 {
+        output.line(&format!("and {} more", report.more))?;
+    }
+    let Report {
+        events,
+        seals,
+        transactions,
+        ..
+    } = report;
+    output.line(&format!(
+        "{events} events under {seals} seals and {transactions} transactions were compared"
+    ))?;
+    match (&report.owner, findings.is_empty()) {
+        (Some(owner), true) => output.line(&format!(
+            "nothing was touched; seal {} has the hash {}",
+            owner.seq, owner.head
+        )),
+        (None, true) => output.line("nothing was ever recorded here"),
+        (_, false) => Ok(()),
+    }
+}
+
+fn refusal(report: &Report, first: &Finding) -> String {
+    let others = report.findings.len() as u64 - 1 + report.more;
+    if others == 0 {
+        format!("the records were touched: {first}")
+    } else {
+        format!("the records were touched: {first}, and {others} more")
+    }
+}
