@@ -123,8 +123,8 @@ pub enum Action {
 /// Decides about one open transaction whose group has `members` connected.
 ///
 /// The sender itself is asked as long as any connection of its process is open; another member only once the sender has been
-/// gone for the grace time, and only one that can read the marker's database. Without a marker anyone of the group is asked,
-/// after the message's immunity, which its `check_at` says.
+/// gone for the grace time, and only one that can read the marker's database. Without a marker anyone of the group is asked
+/// in the sender's place, after the message's immunity, which its `check_at` says.
 #[must_use]
 pub fn plan(
     now: ServerTime,
@@ -169,9 +169,11 @@ pub fn plan(
             .sender
             .is_some_and(|sender| sender.0 == member.incarnation)
     };
+    // A process may stay connected without producing for the group any more; a marker it still can read, a listener is gone.
+    let left = !with_marker && !members.iter().any(|member| own(&member));
     let chosen = match sender {
-        Sender::Connected => members.iter().find(own),
-        Sender::GoneFor(_) => {
+        Sender::Connected if !left => members.iter().find(own),
+        Sender::Connected | Sender::GoneFor(_) => {
             // After two unanswered check-backs the next one is asked.
             let eligible = members.iter().filter(answers).count();
             let turn = usize::try_from(attempt.unanswered / 2).unwrap_or(usize::MAX);
@@ -279,6 +281,22 @@ mod tests {
             &members[..1],
         );
         assert_eq!(asked, Action::Wait { until: None });
+    }
+
+    #[test]
+    fn a_sender_that_has_left_the_group_but_not_the_server_does_not_silence_it() {
+        let members = [member(8, &[])];
+        let asked = decide(
+            8 * SECOND,
+            &row(None),
+            &Attempt::default(),
+            Sender::Connected,
+            &members,
+        );
+        assert!(
+            matches!(asked, Action::Ask { incarnation: 8, .. }),
+            "{asked:?}"
+        );
     }
 
     #[test]

@@ -7,9 +7,10 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use mq_core::broker::clients::{Client, Clients, Notice};
+use mq_core::broker::Broker;
+use mq_core::broker::clients::{Client, Notice};
 use mq_core::clock::ServerTime;
-use mq_core::log::{Log, Position};
+use mq_core::log::Position;
 use mq_core::names::GroupName;
 use tokio::sync::{Notify, mpsc, watch};
 
@@ -95,10 +96,8 @@ impl Attempts {
 pub struct Parts {
     /// Reads what is open.
     pub reader: Arc<dyn TxReader>,
-    /// Who is connected.
-    pub clients: Clients,
-    /// Server time, and the half messages to show to producers.
-    pub log: Arc<dyn Log>,
+    /// Who is connected, under which address, server time, and the half messages to show to producers.
+    pub broker: Broker,
     /// Publishes again what could not be published.
     pub commands: mpsc::WeakSender<Command>,
     /// What is outstanding.
@@ -132,7 +131,7 @@ impl Sweeper {
     /// A sweeper that has seen nobody yet.
     #[must_use]
     pub fn new(parts: Parts) -> Self {
-        let started = parts.log.now();
+        let started = parts.broker.log().now();
         Self {
             parts,
             started,
@@ -143,11 +142,11 @@ impl Sweeper {
 
     /// Sweeps until `stop` becomes true or its sender is gone.
     pub async fn run(mut self, mut stop: watch::Receiver<bool>) {
-        let mut changes = self.parts.clients.changes();
+        let mut changes = self.parts.broker.clients().changes();
         loop {
             let pause = match self.sweep().await {
                 Ok(until) => until.map_or(Duration::from_secs(1), |until| {
-                    until.since(self.parts.log.now()).max(PAUSE)
+                    until.since(self.parts.broker.log().now()).max(PAUSE)
                 }),
                 Err(error) => {
                     tracing::warn!(%error, "a sweep could not read the database; trying again");
@@ -165,12 +164,12 @@ impl Sweeper {
 
     /// One pass over everything that is open and could be answered. Returns when to look again at the latest.
     async fn sweep(&mut self) -> Result<Option<ServerTime>, StoreError> {
-        let now = self.parts.log.now();
+        let now = self.parts.broker.log().now();
         let mut next: Option<ServerTime> = None;
-        let groups = self.parts.clients.producer_groups();
+        let groups = self.parts.broker.clients().producer_groups();
         self.groups.retain(|group, _| groups.contains(group));
         for group in groups {
-            let clients = self.parts.clients.producers(&group);
+            let clients = self.parts.broker.clients().producers(&group);
             let until = self.sweep_group(now, &group, &clients).await?;
             next = earlier(next, until);
         }
@@ -237,7 +236,7 @@ impl Sweeper {
             let group = row.half.group.clone();
             let clients = clients
                 .entry(group)
-                .or_insert_with_key(|group| self.parts.clients.producers(group));
+                .or_insert_with_key(|group| self.parts.broker.clients().producers(group));
             next = earlier(next, self.look_at(now, row, clients));
         }
         next
@@ -279,13 +278,12 @@ impl Sweeper {
             } => {
                 steps::reach("check_back.planned");
                 attempt.asked_at = Some(now);
+                let unanswered = attempt.unanswered;
                 if !self.remember(now, &row, attempt, reason) {
                     return None;
                 }
-                let client = clients
-                    .iter()
-                    .find(|client| client.incarnation == incarnation)?;
-                if !self.ask(&row, client) {
+                let client = connection(clients, incarnation, unanswered)?;
+                if !self.ask(&row, unanswered, client) {
                     // The connection is gone or full: as if nothing had been asked.
                     if let Some(open) = self.parts.attempts.lock().get_mut(&position) {
                         open.attempt.asked_at = None;
@@ -302,13 +300,14 @@ impl Sweeper {
         let Some(sender) = row.half.sender else {
             return Sender::GoneFor(Duration::MAX);
         };
-        if self.parts.clients.is_connected(sender.0) {
+        if self.parts.broker.clients().is_connected(sender.0) {
             return Sender::Connected;
         }
         let since_start = now.since(self.started);
         Sender::GoneFor(
             self.parts
-                .clients
+                .broker
+                .clients()
                 .last_seen(sender.0)
                 .unwrap_or(since_start),
         )
@@ -336,15 +335,16 @@ impl Sweeper {
         true
     }
 
-    fn ask(&self, row: &Row, client: &Client) -> bool {
-        let stored = match self.parts.log.read(row.half.position) {
+    fn ask(&self, row: &Row, unanswered: u32, client: &Client) -> bool {
+        let stored = match self.parts.broker.log().read(row.half.position) {
             Ok(stored) => stored,
             Err(error) => {
                 tracing::error!(%error, transaction = %row.half.id, "a half message cannot be read");
                 return false;
             }
         };
-        half::check_back(&row.half, &stored.bytes)
+        let times = row.checks.saturating_add(unanswered).saturating_add(1);
+        half::check_back(&row.half, &stored.bytes, times, self.parts.broker.host())
             .is_some_and(|notice: Notice| client.link.push(notice))
     }
 
@@ -361,6 +361,20 @@ impl Sweeper {
         }
         Ok(())
     }
+}
+
+/// The connection over which to ask the process `incarnation`: the newest one, and after two unanswered check-backs the one
+/// before it, since a connection can be dead without anybody having noticed.
+fn connection(clients: &[Client], incarnation: u128, unanswered: u32) -> Option<&Client> {
+    let of_it = || {
+        clients
+            .iter()
+            .rev()
+            .filter(|c| c.incarnation == incarnation)
+    };
+    let turn = usize::try_from(unanswered / 2).unwrap_or(usize::MAX);
+    let index = turn.checked_rem(of_it().count())?;
+    of_it().nth(index)
 }
 
 fn earlier(a: Option<ServerTime>, b: Option<ServerTime>) -> Option<ServerTime> {

@@ -310,3 +310,19 @@ async fn a_forced_decision_is_recorded_as_such() {
     assert_eq!((last.actor, &*last.source), (Actor::OperatorForced, "ann"));
     assert_eq!(rig.published(), []);
 }
+
+/// A half-open connection swallows check-backs while the process is connected again.
+#[tokio::test(start_paused = true)]
+async fn a_connection_that_does_not_answer_gives_way_to_another_of_the_same_process() {
+    let mut rig = rig().await;
+    let (_old, old) = rig.connect(7, &[MARKER]);
+    let (_new, new) = rig.connect(7, &[MARKER]);
+    rig.half().await;
+    rig.pass(ms(12_000)).await;
+    assert!(
+        new.count() >= 2 && old.count() >= 1,
+        "asked {} and {} times",
+        new.count(),
+        old.count()
+    );
+}

@@ -274,13 +274,31 @@ pub const fn decision_mark(id: TransactionId, decision: Decision, number: u64) -
     }
 }
 
-/// The request that asks a producer about `half`, whose record is `record` (RocketMQ `CheckTransactionStateRequestHeader`).
-/// `None` if the record makes no sense.
+/// The request that asks a producer about `half`, for the `times`-th time (RocketMQ `CheckTransactionStateRequestHeader`).
+/// `record` is the half message as stored, and `host` where clients reach the broker. `None` if the record makes no sense.
 #[must_use]
-pub fn check_back(half: &Half, record: &[u8]) -> Option<Notice> {
+pub fn check_back(half: &Half, record: &[u8], times: u32, host: SocketAddrV4) -> Option<Notice> {
     let view = RecordView::parse(record).ok()?;
     let queue = view.properties.get(reserved::REAL_QUEUE)?.parse().ok()?;
-    let unique = view.properties.get(reserved::UNIQ_KEY).unwrap_or_default();
+    let unique = view.properties.get(reserved::UNIQ_KEY);
+    let record_id = ids::offset_id(host, half.position.0);
+    let fields = vec![
+        ("tranStateTableOffset", half.queue_offset.to_string()),
+        ("commitLogOffset", half.position.to_string()),
+        ("msgId", unique.unwrap_or(&record_id).to_owned()),
+        (
+            "transactionId",
+            unique.map_or_else(|| half.id.to_string(), str::to_owned),
+        ),
+        ("offsetMsgId", record_id),
+        ("topic", reserved::HALF_TOPIC.to_owned()),
+    ];
+    let mut shown = properties::retain(view.properties, |name| {
+        name != reserved::SENDER && name != reserved::CHECK_TIMES
+    });
+    if shown.len() + reserved::CHECK_TIMES.len() + 12 <= properties::MAX_BYTES {
+        properties::push(&mut shown, reserved::CHECK_TIMES, &times.to_string());
+    }
     let mut body = Vec::new();
     NewRecord {
         topic: half.topic.as_str(),
@@ -289,11 +307,11 @@ pub fn check_back(half: &Half, record: &[u8]) -> Option<Notice> {
         sys_flag: view.sys_flag,
         born_ms: view.born_ms,
         born_host: view.born_host,
-        store_host: view.store_host,
+        store_host: host,
         reconsume_times: 0,
         prepared_position: 0,
         body: view.body,
-        properties: view.properties.0,
+        properties: &shown,
     }
     .encode(&mut body);
     place(
@@ -302,16 +320,6 @@ pub fn check_back(half: &Half, record: &[u8]) -> Option<Notice> {
         half.position.0,
         view.store_ms,
     );
-    let fields = vec![
-        ("tranStateTableOffset", half.queue_offset.to_string()),
-        ("commitLogOffset", half.position.to_string()),
-        ("msgId", unique.to_owned()),
-        ("transactionId", unique.to_owned()),
-        (
-            "offsetMsgId",
-            ids::offset_id(view.store_host, half.position.0),
-        ),
-    ];
     Some(Notice {
         code: reserved::CHECK_TRANSACTION_STATE,
         fields,
@@ -387,5 +395,37 @@ mod tests {
         );
         assert_eq!(copy.properties.get(reserved::SENDER), None);
         assert_eq!(copy.properties.get(reserved::MARKER), None);
+    }
+
+    #[test]
+    fn a_check_back_is_the_message_where_it_belongs_and_the_half_messages_identity() {
+        let mut bytes = encode(&request(), 2, 1000, EMBEDDED_HOST);
+        place(&mut bytes, 5, 4096, 1001);
+        let view = RecordView::parse(&bytes).unwrap();
+        let half = decode(&view, TransactionId(7)).unwrap().half;
+        let host = "10.1.2.3:10911".parse().unwrap();
+        let notice = check_back(&half, &bytes, 3, host).unwrap();
+        let id = TransactionId(7).to_string();
+        let expected = [
+            ("tranStateTableOffset", "5"),
+            ("commitLogOffset", "4096"),
+            ("msgId", &*id),
+            ("transactionId", &*id),
+            ("offsetMsgId", "0A01020300002A9F0000000000001000"),
+            ("topic", "RMQ_SYS_TRANS_HALF_TOPIC"),
+        ];
+        assert_eq!(
+            notice.fields,
+            expected.map(|(name, value)| (name, value.to_owned()))
+        );
+        let shown = RecordView::parse(&notice.body).unwrap();
+        assert_eq!((notice.code, shown.topic, shown.queue), (39, "orders", 2));
+        assert_eq!((shown.queue_offset, shown.position), (5, 4096));
+        assert_eq!((shown.body, shown.store_host), (&b"hello"[..], host));
+        let told = ["TRANSACTION_CHECK_TIMES", "PGROUP", "KEYS", "HM_SENDER"];
+        assert_eq!(
+            told.map(|name| shown.properties.get(name)),
+            [Some("3"), Some("order-service"), Some("10248"), None]
+        );
     }
 }

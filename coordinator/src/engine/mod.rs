@@ -363,7 +363,7 @@ impl Coordinator {
             .map_err(StartError::Setting)?;
         let writer = Writer::new(
             writer::Parts {
-                log: log.clone(),
+                log,
                 clock: broker.clock().clone(),
                 random: broker.random().clone(),
                 feed: feed.clone(),
@@ -382,8 +382,7 @@ impl Coordinator {
         );
         let sweeper = Sweeper::new(sweep::Parts {
             reader: shared.store.reader(),
-            clients: broker.clients().clone(),
-            log,
+            broker: broker.clone(),
             commands: commands.downgrade(),
             attempts: attempts.clone(),
             wake: wake.clone(),
