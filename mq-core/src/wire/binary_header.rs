@@ -1,8 +1,11 @@
 //! The header as lengths and bytes (RocketMQ `RocketMQSerializable`), big endian.
 
+use std::borrow::Cow;
+
 use super::command::{Command, Dialect, Fields, Language};
 
-/// Reads a header.
+/// Reads a header. A negative length of all pairs means that there are none, bytes after them are passed over, and bytes
+/// that are no UTF-8 become U+FFFD, all as in RocketMQ.
 ///
 /// # Errors
 /// What is wrong, for people.
@@ -13,14 +16,14 @@ pub fn decode(bytes: &[u8]) -> Result<Command, String> {
     let version = rest.i16()?;
     let opaque = rest.i32()?;
     let flag = rest.i32()?;
-    let remark = rest.long_text()?.to_owned();
+    let remark = rest.long_text()?.into_owned();
     let mut fields = Fields::default();
-    let length = rest.length()?;
+    let length = usize::try_from(rest.i32()?).unwrap_or(0);
     let mut pairs = Rest(rest.take(length)?);
     while !pairs.0.is_empty() {
         let name = pairs.short_text()?;
         let value = pairs.long_text()?;
-        fields.push(name, value);
+        fields.push(&name, &value);
     }
     Ok(Command {
         code: i32::from(code),
@@ -98,18 +101,81 @@ impl<'a> Rest<'a> {
         usize::try_from(length).map_err(|_| format!("a length of {length}"))
     }
 
-    fn long_text(&mut self) -> Result<&'a str, String> {
+    fn long_text(&mut self) -> Result<Cow<'a, str>, String> {
         let length = self.length()?;
-        text(self.take(length)?)
+        self.take(length).map(String::from_utf8_lossy)
     }
 
-    fn short_text(&mut self) -> Result<&'a str, String> {
+    fn short_text(&mut self) -> Result<Cow<'a, str>, String> {
         let length = self.i16()?;
         let length = usize::try_from(length).map_err(|_| format!("a length of {length}"))?;
-        text(self.take(length)?)
+        self.take(length).map(String::from_utf8_lossy)
     }
 }
 
-fn text(bytes: &[u8]) -> Result<&str, String> {
-    std::str::from_utf8(bytes).map_err(|_| "a text is not UTF-8".to_owned())
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn what_stands_behind_the_pairs_is_passed_over() {
+        let mut out = Vec::new();
+        let command = Command {
+            fields: [("b", "orders")].into_iter().collect(),
+            dialect: Dialect::Binary,
+            ..Command::request(310, 7)
+        };
+        encode(&mut out, &command);
+        out.extend_from_slice(b"more");
+        assert_eq!(decode(&out), Ok(command));
+    }
+
+    #[test]
+    fn a_length_beyond_the_header_is_refused() {
+        let mut out = Vec::new();
+        encode(&mut out, &Command::request(310, 7));
+        // The remark's length and that of all pairs are the last eight bytes.
+        for at in [out.len() - 8, out.len() - 4] {
+            let mut wrong = out.clone();
+            wrong[at..at + 4].copy_from_slice(&i32::MAX.to_be_bytes());
+            assert!(decode(&wrong).is_err());
+            assert!(decode(&out[..at + 3]).is_err());
+        }
+        out[13..17].copy_from_slice(&(-1_i32).to_be_bytes());
+        assert!(decode(&out).is_err(), "a remark has no negative length");
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_written_is_read_back(
+            numbers in any::<(i16, i32, i32, i16)>(),
+            language in any::<u8>(),
+            remark in "\\PC*",
+            pairs in proptest::collection::vec(("\\PC*", "[\\x00-\\x1f]*|\\PC*"), 0..9),
+        ) {
+            let mut fields = Fields::default();
+            for (name, value) in &pairs {
+                fields.push(name, value);
+            }
+            let command = Command {
+                flag: numbers.1,
+                language: Language(language),
+                version: i32::from(numbers.3),
+                remark,
+                fields,
+                dialect: Dialect::Binary,
+                ..Command::request(i32::from(numbers.0), numbers.2)
+            };
+            let mut out = Vec::new();
+            encode(&mut out, &command);
+            prop_assert_eq!(decode(&out), Ok(command));
+        }
+
+        #[test]
+        fn any_bytes_are_read_or_refused(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let _ = decode(&bytes);
+        }
+    }
 }

@@ -100,9 +100,15 @@ impl Fields {
     /// The value of `name`.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&str> {
-        self.iter()
-            .filter_map(|(known, value)| (known == name).then_some(value))
-            .last()
+        let starts = std::iter::once(0).chain(self.ends.iter().map(|&(_, end)| end));
+        let mut found = None;
+        for (start, &(name_end, value_end)) in starts.zip(&self.ends) {
+            let (start, name_end) = (start as usize, name_end as usize);
+            if name_end - start == name.len() && self.text.get(start..name_end) == Some(name) {
+                found = Some(name_end..value_end as usize);
+            }
+        }
+        self.text.get(found?)
     }
 
     /// All pairs, in the order they came.

@@ -9,6 +9,7 @@ pub mod frame;
 pub mod heartbeat;
 pub mod ids;
 pub mod json_header;
+mod json_text;
 pub mod properties;
 pub mod record;
 pub mod reserved;
