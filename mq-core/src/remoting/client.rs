@@ -7,17 +7,15 @@ use std::sync::atomic::{AtomicI32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use bytes::BytesMut;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpStream, ToSocketAddrs};
 use tokio::sync::{Semaphore, oneshot, watch};
 
+use super::frames::Frames;
+use super::limits::{self, Budget};
 use super::peer::Peer;
 use super::service::{Answer, Ticket};
 use crate::wire::codes::response;
 use crate::wire::command::{Command, FLAG_ONE_WAY};
-use crate::wire::frame;
 
 /// What one connection of ours may cost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -110,21 +108,18 @@ impl Connection {
         stream.set_nodelay(true)?;
         let address = stream.peer_addr()?;
         let (reading, writing) = stream.into_split();
+        let budget = Arc::new(Budget::new(limits::Limits::default()));
+        let peer = Peer::new(address, writing, Arc::clone(&budget), None);
+        let frames = Frames::new(reading, &peer, budget);
         let (held, dropped) = oneshot::channel();
         let shared = Arc::new(Shared {
-            peer: Arc::new(Peer::new(address)),
+            peer,
             next: AtomicI32::new(0),
             waiting: Mutex::new(Some(HashMap::new())),
             room: Semaphore::new(limits.in_flight),
             over: watch::Sender::new(false),
         });
-        tokio::spawn(run(
-            Arc::clone(&shared),
-            reading,
-            writing,
-            requests,
-            dropped,
-        ));
+        tokio::spawn(run(Arc::clone(&shared), frames, requests, dropped));
         Ok(Self {
             shared,
             _held: Arc::new(held),
@@ -216,6 +211,15 @@ impl Shared {
         Some(Asked(self, opaque))
     }
 
+    fn take(&self, command: Command, requests: &dyn Requests) {
+        if command.is_response() {
+            self.answered(command);
+        } else {
+            let ticket = Ticket::new(&self.peer, &command);
+            requests.request(command, ticket);
+        }
+    }
+
     fn answered(&self, command: Command) {
         let waiting = (self.waiting().as_mut()).and_then(|calls| calls.remove(&command.opaque));
         match waiting {
@@ -244,8 +248,7 @@ impl Drop for Asked<'_> {
 
 async fn run(
     shared: Arc<Shared>,
-    reading: OwnedReadHalf,
-    writing: OwnedWriteHalf,
+    frames: Frames,
     requests: Arc<dyn Requests>,
     dropped: oneshot::Receiver<()>,
 ) {
@@ -256,45 +259,28 @@ async fn run(
         std::future::pending::<()>().await;
     };
     tokio::select! {
-        () = read(&shared, reading, &*requests) => {}
-        () = write(&shared.peer, writing) => {}
+        () = read(&shared, frames, &*requests) => {}
+        () = shared.peer.writing() => {}
         () = closing => {}
     }
-    shared.peer.close();
+    shared.peer.gone();
     shared.room.close();
     *shared.waiting() = None;
     shared.over.send_replace(true);
 }
 
-async fn read(shared: &Shared, mut socket: OwnedReadHalf, requests: &dyn Requests) {
-    let mut buffer = BytesMut::with_capacity(16 * 1024);
+async fn read(shared: &Shared, mut frames: Frames, requests: &dyn Requests) {
     loop {
-        match socket.read_buf(&mut buffer).await {
-            Ok(0) | Err(_) => return,
-            Ok(_) => {}
-        }
-        loop {
-            match frame::take(&mut buffer) {
-                Ok(Some(command)) if command.is_response() => shared.answered(command),
-                Ok(Some(command)) => {
-                    let ticket = Ticket::new(&shared.peer, &command);
-                    requests.request(command, ticket);
-                }
-                Ok(None) => break,
-                Err(error) => {
-                    let address = shared.peer.address();
-                    tracing::warn!(%address, %error, "a connection is closed");
-                    return;
+        match frames.next().await {
+            Ok(commands) => {
+                for command in commands {
+                    shared.take(command, requests);
                 }
             }
-        }
-    }
-}
-
-async fn write(peer: &Peer, mut socket: OwnedWriteHalf) {
-    while let Some(bytes) = peer.queued().await {
-        if socket.write_all(&bytes).await.is_err() {
-            return;
+            Err(error) => {
+                tracing::debug!(address = %shared.peer.address(), %error, "a connection of ours ends");
+                return;
+            }
         }
     }
 }

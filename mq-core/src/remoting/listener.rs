@@ -1,23 +1,32 @@
-//! Accepting connections, and the frame loop of each.
+//! Accepting connections, the frame loop of each, and stopping.
 
+use std::future::poll_fn;
 use std::io;
 use std::net::{SocketAddr, SocketAddrV4};
 use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
 
-use bytes::BytesMut;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use super::frames::{Ended, Frames};
+use super::limits::{Budget, Limits};
 use super::peer::Peer;
+use super::postman::Postman;
 use super::service::{Service, Ticket};
-use crate::wire::frame;
+use crate::wire::command::Command;
+
+/// How long accepting rests after it failed, as it does when no more files can be opened.
+const REST: Duration = Duration::from_millis(100);
 
 /// A bound port. Nobody is answered before [`Listener::serve`].
 #[derive(Debug)]
-pub struct Listener(TcpListener);
+pub struct Listener {
+    socket: TcpListener,
+    budget: Arc<Budget>,
+}
 
 impl Listener {
     /// Binds `address`; port 0 takes a free one.
@@ -25,7 +34,19 @@ impl Listener {
     /// # Errors
     /// The operating system's, such as an address in use.
     pub async fn bind(address: SocketAddrV4) -> io::Result<Self> {
-        TcpListener::bind(address).await.map(Self)
+        Ok(Self {
+            socket: TcpListener::bind(address).await?,
+            budget: Arc::new(Budget::new(Limits::default())),
+        })
+    }
+
+    /// The same with other limits.
+    #[must_use]
+    pub fn with_limits(self, limits: Limits) -> Self {
+        Self {
+            budget: Arc::new(Budget::new(limits)),
+            ..self
+        }
     }
 
     /// Where it listens.
@@ -33,83 +54,185 @@ impl Listener {
     /// # Errors
     /// The operating system's.
     pub fn address(&self) -> io::Result<SocketAddr> {
-        self.0.local_addr()
+        self.socket.local_addr()
     }
 
-    /// Answers until `stop` says true; then closes all connections and returns.
+    /// Answers until `stop` says true. Then nothing is accepted or read any more, sessions are dropped, answers under way
+    /// are given and written for at most [`Limits::stop_within`], and all connections are closed when this returns.
     pub async fn serve<S: Service>(self, service: Arc<S>, mut stop: watch::Receiver<bool>) {
+        let house = House {
+            service,
+            budget: Arc::clone(&self.budget),
+            postman: Arc::default(),
+            stop: stop.clone(),
+        };
+        let most = self.budget.limits.connections;
         let mut connections = JoinSet::new();
-        loop {
-            tokio::select! {
-                _ = stop.wait_for(|stop| *stop) => break,
-                Some(_) = connections.join_next() => {}
-                accepted = self.0.accept() => match accepted {
-                    Ok((stream, address)) => {
-                        connections.spawn(connection(stream, address, Arc::clone(&service)));
-                    }
-                    Err(error) => tracing::warn!(%error, "a connection could not be accepted"),
-                },
+        let mut full = false;
+        let accepting = async {
+            loop {
+                tokio::select! {
+                    Some(_) = connections.join_next() => {}
+                    accepted = self.socket.accept() => match accepted {
+                        Ok((stream, address)) if connections.len() < most => {
+                            full = false;
+                            connections.spawn(connection(stream, address, house.clone()));
+                        }
+                        Ok((_, address)) => {
+                            if !std::mem::replace(&mut full, true) {
+                                tracing::warn!(%address, most, "there are too many connections; new ones are closed");
+                            }
+                        }
+                        Err(error) => {
+                            tracing::warn!(%error, "a connection could not be accepted");
+                            tokio::time::sleep(REST).await;
+                        }
+                    },
+                }
             }
+        };
+        tokio::select! {
+            _ = stop.wait_for(|stop| *stop) => {}
+            () = house.postman.run() => {}
+            () = accepting => {}
         }
-        connections.shutdown().await;
+        drop(self.socket);
+        tokio::select! {
+            () = house.postman.run() => {}
+            () = async { while connections.join_next().await.is_some() {} } => {}
+        }
     }
 }
 
-async fn connection<S: Service>(stream: TcpStream, address: SocketAddr, service: Arc<S>) {
+/// What all connections of a listener share.
+#[derive(Debug)]
+struct House<S> {
+    service: Arc<S>,
+    budget: Arc<Budget>,
+    postman: Arc<Postman>,
+    stop: watch::Receiver<bool>,
+}
+
+impl<S> Clone for House<S> {
+    fn clone(&self) -> Self {
+        Self {
+            service: Arc::clone(&self.service),
+            budget: Arc::clone(&self.budget),
+            postman: Arc::clone(&self.postman),
+            stop: self.stop.clone(),
+        }
+    }
+}
+
+/// Lets go of the socket however the connection's task ends.
+struct Open(Arc<Peer>);
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.gone();
+    }
+}
+
+async fn connection<S: Service>(stream: TcpStream, address: SocketAddr, house: House<S>) {
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%address, %error, "small writes may be delayed");
     }
+    let House {
+        service,
+        budget,
+        postman,
+        mut stop,
+    } = house;
     let (reading, writing) = stream.into_split();
-    let peer = Arc::new(Peer::new(address));
-    let session = service.connected(&peer);
-    tokio::select! {
-        () = read(reading, &peer, session, &*service) => {}
-        () = write(writing, &peer) => {}
+    let peer = Peer::new(address, writing, Arc::clone(&budget), Some(postman));
+    let open = Open(Arc::clone(&peer));
+    let frames = Frames::new(reading, &peer, Arc::clone(&budget));
+    let mut session = service.connected(&peer);
+    let stopped = tokio::select! {
+        ended = read(frames, &peer, &mut session, &*service) => {
+            tell(address, &ended);
+            false
+        }
+        () = peer.writing() => false,
+        () = silence(&peer, budget.limits.idle) => {
+            tracing::debug!(%address, "a silent connection is closed");
+            false
+        }
+        _ = stop.wait_for(|stop| *stop) => true,
+    };
+    drop(session);
+    if stopped {
+        let farewell = async {
+            tokio::select! {
+                () = peer.nothing_owed() => {}
+                () = peer.writing() => return,
+            }
+            peer.close();
+            peer.writing().await;
+        };
+        if tokio::time::timeout(budget.limits.stop_within, farewell)
+            .await
+            .is_err()
+        {
+            tracing::debug!(%address, "a connection is closed with answers under way");
+        }
     }
-    peer.close();
+    drop(open);
+}
+
+fn tell(address: SocketAddr, ended: &Ended) {
+    match ended {
+        Ended::Closed | Ended::Broken(_) => {
+            tracing::debug!(%address, reason = %ended, "a connection ends");
+        }
+        Ended::Frame(_) | Ended::Slow(_) => {
+            tracing::warn!(%address, reason = %ended, "a connection is closed");
+        }
+    }
 }
 
 async fn read<S: Service>(
-    mut socket: OwnedReadHalf,
+    mut frames: Frames,
     peer: &Arc<Peer>,
-    mut session: S::Session,
+    session: &mut S::Session,
     service: &S,
-) {
-    let mut buffer = BytesMut::with_capacity(16 * 1024);
+) -> Ended {
     loop {
-        match socket.read_buf(&mut buffer).await {
-            Ok(0) => return,
-            Ok(_) => {}
-            Err(error) => {
-                tracing::debug!(address = %peer.address(), %error, "a connection broke");
-                return;
-            }
+        let commands = match frames.next().await {
+            Ok(commands) => commands,
+            Err(ended) => return ended,
+        };
+        let commands: Vec<(Command, Ticket)> = commands
+            .into_iter()
+            .filter(|command| !command.is_response())
+            .map(|command| {
+                let ticket = Ticket::new(peer, &command);
+                (command, ticket)
+            })
+            .collect();
+        if commands.is_empty() {
+            continue;
         }
-        let mut commands = Vec::new();
-        loop {
-            match frame::take(&mut buffer) {
-                Ok(Some(command)) if command.is_response() => {}
-                Ok(Some(command)) => {
-                    let ticket = Ticket::new(peer, &command);
-                    commands.push((command, ticket));
-                }
-                Ok(None) => break,
-                Err(error) => {
-                    tracing::warn!(address = %peer.address(), %error, "a connection is closed");
-                    return;
-                }
-            }
+        peer.cork();
+        let mut taking = service.take(session, commands);
+        // What is answered at once is written at once, in one piece; whoever has to wait holds up no answers.
+        let taken = poll_fn(|context| Poll::Ready(taking.as_mut().poll(context).is_ready())).await;
+        peer.uncork();
+        if !taken {
+            taking.await;
         }
-        if !commands.is_empty() {
-            service.take(&mut session, commands).await;
-        }
+        peer.has_read().await;
     }
 }
 
-async fn write(mut socket: OwnedWriteHalf, peer: &Peer) {
-    while let Some(bytes) = peer.queued().await {
-        if socket.write_all(&bytes).await.is_err() {
-            return;
-        }
+/// Waits until nothing was heard for `idle`, at most a quarter longer.
+async fn silence(peer: &Peer, idle: Duration) {
+    let mut silent = 0;
+    while silent < 4 {
+        tokio::time::sleep(idle / 4).await;
+        silent = if peer.was_heard() { 0 } else { silent + 1 };
     }
 }
+
+#[cfg(test)]
+mod tests;

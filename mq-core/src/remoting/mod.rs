@@ -2,12 +2,20 @@
 //!
 //! | file | owns |
 //! |---|---|
+//! | `listener` | accepting, the frame loop of one connection, stopping |
 //! | `client` | connections that we open: calls in flight, matched by number; requests from the other side |
-//! | `listener` | accepting, the frame loop of one connection, limits |
-//! | `peer` | the way back to one connected peer: a bounded outbox, written once per wake-up |
 //! | `service` | the trait of whatever answers, and where its answers go |
+//! | `peer` | the way back to one connected peer: one writer at a time, once per wake-up |
+//! | `postman` | the one task that writes what was answered from elsewhere |
+//! | `outbox` | what waits to be written to one peer |
+//! | `frames` | what one connection says, all whole frames of a wake-up at once |
+//! | `limits` | what connections may cost, together and each |
 
 pub mod client;
+mod frames;
+pub mod limits;
 pub mod listener;
+mod outbox;
 pub mod peer;
+mod postman;
 pub mod service;

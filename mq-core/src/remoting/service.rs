@@ -88,11 +88,15 @@ impl Ticket {
     /// The ticket for `command`, which came from `peer`.
     #[must_use]
     pub fn new(peer: &Arc<Peer>, command: &Command) -> Self {
+        let open = !command.is_one_way();
+        if open {
+            peer.owe();
+        }
         Self {
             peer: Arc::clone(peer),
             opaque: command.opaque,
             dialect: command.dialect,
-            open: !command.is_one_way(),
+            open,
         }
     }
 
@@ -109,7 +113,9 @@ impl Ticket {
 
     /// Gives up the answer: nothing is sent (RocketMQ leaves some requests unanswered).
     pub fn forget(mut self) {
-        self.open = false;
+        if std::mem::take(&mut self.open) {
+            self.peer.settle();
+        }
     }
 
     fn give(&mut self, answer: Answer) {
@@ -127,6 +133,7 @@ impl Ticket {
             body: answer.body,
             dialect: self.dialect,
         });
+        self.peer.settle();
     }
 }
 

@@ -76,6 +76,15 @@ pub fn take(buffer: &mut BytesMut) -> Result<Option<Command>, FrameError> {
     Ok(Some(command))
 }
 
+/// How many bytes the frame at the start of `buffer` claims to have, its length included; `None` when that is not known yet.
+#[must_use]
+pub fn wanted(buffer: &[u8]) -> Option<usize> {
+    let (length, _) = buffer.split_first_chunk::<4>()?;
+    usize::try_from(i32::from_be_bytes(*length))
+        .ok()?
+        .checked_add(4)
+}
+
 /// Appends `command` to `out` as one frame, its header in the command's dialect.
 pub fn put(out: &mut Vec<u8>, command: &Command) {
     put_head(out, command, command.body.len());

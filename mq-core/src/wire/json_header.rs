@@ -1,7 +1,7 @@
 //! The header as a JSON object (RocketMQ `RemotingSerializable`): lenient in what it reads, strings only in what it writes.
 
 use std::borrow::Cow;
-use std::io::Write as _;
+use std::fmt::{self, Write as _};
 
 use super::command::{Command, Dialect, Fields, Language};
 use super::json_text::{Reader, Token, put_text};
@@ -78,7 +78,7 @@ fn plain(value: Token<'_>) -> Cow<'_, str> {
 pub fn encode(out: &mut Vec<u8>, command: &Command) {
     // Writing into memory cannot fail.
     let _ = write!(
-        out,
+        Appended(out),
         r#"{{"code":{},"flag":{},"language":"{}","opaque":{},"serializeTypeCurrentRPC":"JSON","version":{}"#,
         command.code,
         command.flag,
@@ -103,6 +103,16 @@ pub fn encode(out: &mut Vec<u8>, command: &Command) {
         put_text(out, &command.remark);
     }
     out.push(b'}');
+}
+
+/// Formats to the end of bytes.
+struct Appended<'a>(&'a mut Vec<u8>);
+
+impl fmt::Write for Appended<'_> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        self.0.extend_from_slice(text.as_bytes());
+        Ok(())
+    }
 }
 
 const LANGUAGES: [&str; 14] = [

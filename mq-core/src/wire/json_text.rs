@@ -274,10 +274,10 @@ mod tests {
     use super::*;
 
     fn text(json: &str) -> String {
-        match Reader::new(json).value().unwrap() {
-            Token::Text(text) => text.into_owned(),
-            other => panic!("{other:?}"),
-        }
+        let Ok(Token::Text(text)) = Reader::new(json).value() else {
+            panic!("{json} is no string");
+        };
+        text.into_owned()
     }
 
     #[test]
