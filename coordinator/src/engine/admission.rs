@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
 use mq_core::clock::ServerTime;
 use mq_core::log::{Append, AppendError, Entry, Flush, Full, Placed, Position, Submission};
 use mq_core::names::QueueId;
+use mq_core::wire::encoded::EncodedRecord;
 use mq_core::wire::{properties, record};
 use tokio::sync::OwnedSemaphorePermit;
 
@@ -24,7 +24,7 @@ pub(super) struct Admitted {
     half: Half,
     /// The queue of its real topic.
     pub(super) queue: u32,
-    record: Bytes,
+    record: EncodedRecord,
     first_wait: Duration,
     slot: OwnedSemaphorePermit,
     hold: Hold,
@@ -83,7 +83,7 @@ impl Coordinator {
         Ok(Admitted {
             half,
             queue: queue.queue,
-            record: new.record(&properties, host).into(),
+            record: new.record(&properties, host),
             first_wait: settings.first_wait_of(new.marker, new.immunity),
             slot,
             hold,

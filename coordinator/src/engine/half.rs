@@ -7,9 +7,11 @@
 use std::net::SocketAddrV4;
 use std::time::Duration;
 
+use bytes::Bytes;
 use mq_core::broker::clients::Notice;
 use mq_core::log::{Mark, OwnerId, Position, QueueOffset};
 use mq_core::names::{GroupName, QueueId, TopicName};
+use mq_core::wire::encoded::EncodedRecord;
 use mq_core::wire::ids;
 use mq_core::wire::properties;
 use mq_core::wire::record::{NewRecord, RecordView, place};
@@ -55,8 +57,8 @@ pub struct NewHalf<'a> {
     pub born_host: SocketAddrV4,
     /// The message's own properties, encoded: none of [`ADDED`].
     pub properties: &'a [u8],
-    /// The body.
-    pub body: &'a [u8],
+    /// The body, which the record shares.
+    pub body: &'a Bytes,
     /// The sender's process life, if it is known.
     pub sender: Option<Incarnation>,
     /// The marker table that will hold its marker.
@@ -105,8 +107,7 @@ impl NewHalf<'_> {
 
     /// The record in the half queue, stored by `host`; `properties` are [`Self::record_properties`].
     #[must_use]
-    pub fn record(&self, properties: &[u8], host: SocketAddrV4) -> Vec<u8> {
-        let mut record = Vec::new();
+    pub fn record(&self, properties: &[u8], host: SocketAddrV4) -> EncodedRecord {
         NewRecord {
             topic: reserved::HALF_TOPIC,
             queue: 0,
@@ -120,15 +121,19 @@ impl NewHalf<'_> {
             body: self.body,
             properties,
         }
-        .encode(&mut record);
-        record
+        .encode_around(self.body.clone())
     }
 }
 
 /// The record of a half message for queue `queue` of its topic.
 #[must_use]
-pub fn encode(request: &HalfRequest, queue: u32, born_ms: u64, host: SocketAddrV4) -> Vec<u8> {
-    let unique = request.id.to_string();
+pub fn encode(
+    request: &HalfRequest,
+    queue: u32,
+    born_ms: u64,
+    host: SocketAddrV4,
+) -> EncodedRecord {
+    let unique = ids::hex128(request.id.0);
     let half = new_half(request, &unique, born_ms, host);
     half.record(&half.record_properties(queue), host)
 }
@@ -234,14 +239,18 @@ pub fn decode(record: &RecordView<'_>, id: TransactionId) -> Result<Decoded, Not
     })
 }
 
-/// The final of a half message, whose record stands at `position`: queue and record. Position, queue offset and store time of
-/// the final are set by the log.
+/// The final in `target` of a half message, whose record stands at `position` and shares `body`. Position, queue offset and
+/// store time of the final are set by the log.
 #[must_use]
-pub fn final_record(half: &RecordView<'_>, position: Position, target: &QueueId) -> Vec<u8> {
+pub fn final_record(
+    half: &RecordView<'_>,
+    body: Bytes,
+    position: Position,
+    target: &QueueId,
+) -> EncodedRecord {
     let kept = properties::retain(half.properties, |name| {
         name != reserved::SENDER && name != reserved::MARKER
     });
-    let mut record = Vec::new();
     NewRecord {
         topic: target.topic.as_str(),
         queue: target.queue,
@@ -255,8 +264,7 @@ pub fn final_record(half: &RecordView<'_>, position: Position, target: &QueueId)
         body: half.body,
         properties: &kept,
     }
-    .encode(&mut record);
-    record
+    .encode_around_known(body, half.body_checksum)
 }
 
 /// The mark of decision number `number`: of the final for a commit, of the echo for a rollback.
@@ -352,7 +360,7 @@ mod tests {
 
     #[test]
     fn a_half_message_tells_everything_about_itself() {
-        let mut bytes = encode(&request(), 2, 1000, EMBEDDED_HOST);
+        let mut bytes = encode(&request(), 2, 1000, EMBEDDED_HOST).to_vec();
         place(&mut bytes, 5, 4096, 1001);
         let decoded = decode(&RecordView::parse(&bytes).unwrap(), TransactionId(7)).unwrap();
         assert_eq!(decoded.queue, 2);
@@ -374,12 +382,14 @@ mod tests {
 
     #[test]
     fn a_final_is_a_full_copy_without_what_only_the_server_needs() {
-        let mut bytes = encode(&request(), 2, 1000, EMBEDDED_HOST);
+        let mut bytes = encode(&request(), 2, 1000, EMBEDDED_HOST).to_vec();
         place(&mut bytes, 5, 4096, 1001);
         let view = RecordView::parse(&bytes).unwrap();
         let target = QueueId::new(TopicName::new("orders").unwrap(), 2);
-        let record = final_record(&view, Position(4096), &target);
+        let body = Bytes::copy_from_slice(view.body);
+        let record = final_record(&view, body, Position(4096), &target).to_vec();
         let copy = RecordView::parse(&record).unwrap();
+        assert_eq!(copy.check_body(), Ok(()));
         assert_eq!(
             (copy.topic, copy.queue, copy.body),
             ("orders", 2, &b"hello"[..])
@@ -399,7 +409,7 @@ mod tests {
 
     #[test]
     fn a_check_back_is_the_message_where_it_belongs_and_the_half_messages_identity() {
-        let mut bytes = encode(&request(), 2, 1000, EMBEDDED_HOST);
+        let mut bytes = encode(&request(), 2, 1000, EMBEDDED_HOST).to_vec();
         place(&mut bytes, 5, 4096, 1001);
         let view = RecordView::parse(&bytes).unwrap();
         let half = decode(&view, TransactionId(7)).unwrap().half;

@@ -132,7 +132,11 @@ impl Coordinator {
             return Err(missing(OTHER_IDS));
         }
         let Decoded { half, queue, .. } = decoded;
-        let copy = commit.then(|| Final::of(&view, found, QueueId::new(half.topic.clone(), queue)));
+        let copy = commit.then(|| {
+            let body = stored.bytes.slice_ref(view.body);
+            let queue = QueueId::new(half.topic.clone(), queue);
+            Final::of(&view, body, found, queue)
+        });
         Ok(Located {
             half: Half {
                 prepared_at: stored.at,
@@ -156,15 +160,17 @@ fn recent(
             copy: None,
         });
     }
-    let view =
-        RecordView::parse(&kept.record).map_err(|error| Missing::Broken(error.to_string()))?;
+    let view = kept
+        .record
+        .view()
+        .map_err(|error| Missing::Broken(error.to_string()))?;
     if !named.fits(&view, kept.half.id) {
         running.recent.keep(kept);
         return Err(Missing::No(OTHER_IDS.to_owned()));
     }
     let copy = commit.then(|| {
         let queue = QueueId::new(kept.half.topic.clone(), kept.queue);
-        Final::of(&view, kept.half.position, queue)
+        Final::of(&view, kept.record.body().clone(), kept.half.position, queue)
     });
     Ok(Located {
         half: kept.half,

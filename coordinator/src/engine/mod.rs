@@ -41,7 +41,7 @@ use mq_core::broker::Broker;
 use mq_core::extension::{self, Busy, Call, Caller, Claims, Extension};
 use mq_core::log::{AppendError, Full, Placed, Position};
 use mq_core::names::{QueueId, TopicName};
-use mq_core::wire::reserved;
+use mq_core::wire::{ids, reserved};
 use tokio::sync::{Notify, Semaphore, mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
@@ -524,7 +524,7 @@ impl Coordinator {
         let broker = &running.broker;
         let target = broker.admit(request.message.topic(), request.queue).await;
         let target = target.map_err(|error| HalfError::Refused(error.to_string()))?;
-        let (queue, unique) = (target.queue, request.id.to_string());
+        let (queue, unique) = (target.queue, ids::hex128(request.id.0));
         let new = half::new_half(request, &unique, broker.clock().wall_ms(), broker.host());
         let admitted = self
             .admit(running, &new, request.id, target, hold)

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use mq_core::broker::filter::tag_code;
 use mq_core::log::{Append, AppendError, Entry, Flush, Full, Log, Placed, Position, Submission};
 use mq_core::names::QueueId;
+use mq_core::wire::encoded::EncodedRecord;
 use mq_core::wire::record::RecordView;
 use mq_core::wire::reserved;
 
@@ -24,19 +25,19 @@ pub struct Final {
     /// Hash of its tag.
     pub tag_code: i64,
     /// Its record.
-    pub record: Bytes,
+    pub record: EncodedRecord,
 }
 
 impl Final {
-    /// The final, in `queue`, of the half message whose record is `view` and stands at `position`.
+    /// The final, in `queue`, of the half message whose record is `view`, shares `body` and stands at `position`.
     #[must_use]
-    pub fn of(view: &RecordView<'_>, position: Position, queue: QueueId) -> Self {
-        let record = half::final_record(view, position, &queue);
+    pub fn of(view: &RecordView<'_>, body: Bytes, position: Position, queue: QueueId) -> Self {
+        let record = half::final_record(view, body, position, &queue);
         let tag_code = view.properties.get(reserved::TAGS).map_or(0, tag_code);
         Self {
             queue,
             tag_code,
-            record: record.into(),
+            record,
         }
     }
 }

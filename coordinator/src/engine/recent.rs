@@ -6,8 +6,8 @@
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
-use bytes::Bytes;
 use mq_core::log::QueueOffset;
+use mq_core::wire::encoded::EncodedRecord;
 
 use crate::store::Half;
 
@@ -22,7 +22,7 @@ pub(super) struct Kept {
     /// The queue of the real topic.
     pub(super) queue: u32,
     /// Its record, without queue offset, position and store time.
-    pub(super) record: Bytes,
+    pub(super) record: EncodedRecord,
 }
 
 /// The youngest half messages that nobody has decided.

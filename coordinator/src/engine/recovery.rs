@@ -328,7 +328,8 @@ fn final_of(log: &Arc<dyn Log>, half: &Half) -> Result<Final, StartError> {
     let view = RecordView::parse(&stored.bytes).map_err(wrong)?;
     let decoded = half::decode(&view, half.id)?;
     let queue = QueueId::new(decoded.half.topic, decoded.queue);
-    Ok(Final::of(&view, half.position, queue))
+    let body = stored.bytes.slice_ref(view.body);
+    Ok(Final::of(&view, body, half.position, queue))
 }
 
 /// Rows read or written at a time.

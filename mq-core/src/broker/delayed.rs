@@ -156,11 +156,13 @@ impl super::Shared {
             properties: &properties,
             ..NewRecord::new(queue.topic.as_str(), queue.queue)
         };
+        let body = stored.bytes.slice_ref(view.body);
+        let record = record.encode_around_known(body, view.body_checksum);
         let code = view.properties.get(reserved::TAGS).map_or(0, tag_code);
         let mark = Some(notes::delivered(level, entry.offset.0));
         Ok(Some(Append {
             mark,
-            ..message(&record, queue.clone(), code)
+            ..message(record, queue.clone(), code)
         }))
     }
 

@@ -9,6 +9,7 @@ use super::{AdmitError, Broker};
 use crate::log::{Append, AppendError, Entry, Flush, Placed, Position, QueueOffset, Submission};
 use crate::message::Message;
 use crate::names::{QueueId, TopicName};
+use crate::wire::encoded::EncodedRecord;
 use crate::wire::properties::{self, Properties};
 use crate::wire::record::{BODY_MAX_BYTES, EMBEDDED_HOST, NewRecord};
 use crate::wire::{delays, ids, reserved, system};
@@ -240,7 +241,8 @@ impl Broker {
             properties: &properties,
             ..NewRecord::new(stored_in.topic.as_str(), stored_in.queue)
         };
-        Ok(message(&record, stored_in.clone(), code))
+        let record = record.encode_around(incoming.body.clone());
+        Ok(message(record, stored_in, code))
     }
 
     fn receipt(&self, queue: QueueId, unique_key: Option<String>, placed: Placed) -> Receipt {
@@ -265,15 +267,13 @@ pub(crate) struct Draft {
 }
 
 /// An unmarked message for the log.
-pub(crate) fn message(record: &NewRecord<'_>, queue: QueueId, tag_code: i64) -> Append {
-    let mut bytes = Vec::new();
-    record.encode(&mut bytes);
+pub(crate) const fn message(record: EncodedRecord, queue: QueueId, tag_code: i64) -> Append {
     Append {
         mark: None,
         entry: Entry::Message {
             queue,
             tag_code,
-            record: bytes.into(),
+            record,
         },
     }
 }

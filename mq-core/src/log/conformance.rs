@@ -360,7 +360,7 @@ fn a_position_inside_a_record_is_not_one(f: &Fixture) {
         unreachable!("it is a message")
     };
     // A record inside another one's bytes must not be found, whoever asks for its position.
-    let at = f.append(vec![note(BROKER, &record)])[0].position;
+    let at = f.append(vec![note(BROKER, &record.to_vec())])[0].position;
     for inside in 1..f.log.range().end.0 - at.0 {
         let position = Position(at.0 + inside);
         assert_eq!(
@@ -439,7 +439,9 @@ fn bad_records_are_refused_alone(f: &Fixture) {
     let queue = queue("t", 0);
     let cut = |mut append: Append, by: usize| {
         if let Entry::Message { record, .. } = &mut append.entry {
-            record.truncate(record.len() - by);
+            let mut bytes = record.to_vec();
+            bytes.truncate(bytes.len() - by);
+            *record = bytes.into();
         }
         append
     };

@@ -54,7 +54,7 @@ impl Inbox {
         let bytes = submission
             .entries
             .iter()
-            .map(|append| append.entry.payload().len())
+            .map(|append| append.entry.payload_len())
             .sum::<usize>();
         let mut waiting = lock(&self.waiting);
         if waiting.closed {

@@ -361,8 +361,22 @@ impl Codec {
         })
     }
 
-    /// Appends a record to `out`, padding included. Its length field is taken from `payload`.
-    pub fn encode_record(&self, header: &RecordHeader, payload: &[u8], out: &mut Vec<u8>) {
+    /// Appends a record to `out`, padding included. `payload` appends its payload, which the length field is taken from.
+    pub fn encode_record(
+        &self,
+        header: &RecordHeader,
+        out: &mut Vec<u8>,
+        payload: impl FnOnce(&mut Vec<u8>),
+    ) {
+        let start = out.len();
+        out.extend_from_slice(&[0; RECORD_HEADER_BYTES]);
+        payload(out);
+        let Some((room, payload)) = out
+            .get_mut(start..)
+            .and_then(|record| record.split_first_chunk_mut::<RECORD_HEADER_BYTES>())
+        else {
+            return;
+        };
         let mut head = [0; RECORD_HEADER_BYTES];
         put(&mut head, 0, RECORD_MAGIC);
         put(&mut head, 8, header.position.to_le_bytes());
@@ -384,8 +398,7 @@ impl Codec {
         put(&mut head, 56, header.at.0.to_le_bytes());
         let crc = self.record_crc(&head, payload);
         put(&mut head, 4, crc.to_le_bytes());
-        out.extend_from_slice(&head);
-        out.extend_from_slice(payload);
+        *room = head;
         out.resize(out.len().next_multiple_of(ALIGN as usize), 0);
     }
 
@@ -564,7 +577,7 @@ mod tests {
             at: ServerTime(5),
         };
         let mut stored = Vec::new();
-        codec.encode_record(&record, b"abc", &mut stored);
+        codec.encode_record(&record, &mut stored, |out| out.extend_from_slice(b"abc"));
         assert_eq!(stored.len() as u64, stored_len(3));
         assert_eq!(codec.decode_record(&stored, 64), Ok(record));
         assert_eq!(codec.payload(&stored, &record), Ok(&b"abc"[..]));

@@ -42,6 +42,7 @@ use tokio::sync::watch;
 
 use crate::clock::ServerTime;
 use crate::names::QueueId;
+use crate::wire::encoded::EncodedRecord;
 use crate::wire::record::RecordView;
 
 /// A byte position in the log: where a record starts. Also RocketMQ's physical offset.
@@ -106,8 +107,8 @@ pub enum Entry {
         queue: QueueId,
         /// What the queue index keeps beside the position: the hash of the tag, or whatever the queue's owner wants.
         tag_code: i64,
-        /// A V1 record from [`crate::wire::record::NewRecord::encode`]. The log sets queue offset, position, store time.
-        record: Bytes,
+        /// A V1 record from [`crate::wire::record::NewRecord`]. The log sets queue offset, position, store time.
+        record: EncodedRecord,
     },
     /// Bytes for the owner of the mark only.
     Note {
@@ -117,12 +118,12 @@ pub enum Entry {
 }
 
 impl Entry {
-    /// A message's record, or a note's payload.
+    /// Length in bytes of a message's record, or of a note's payload.
     #[must_use]
-    pub fn payload(&self) -> &[u8] {
+    pub const fn payload_len(&self) -> usize {
         match self {
-            Self::Message { record, .. } => record,
-            Self::Note { payload } => payload,
+            Self::Message { record, .. } => record.len(),
+            Self::Note { payload } => payload.len(),
         }
     }
 }
@@ -137,6 +138,11 @@ impl Append {
     /// # Errors
     /// [`AppendError::Refused`] names the rule that is broken.
     pub fn check(&self) -> Result<(), AppendError> {
+        self.checked().map(|_| ())
+    }
+
+    /// As [`Append::check`]; the view of a message's record.
+    fn checked(&self) -> Result<Option<RecordView<'_>>, AppendError> {
         let refused = |what: String| Err(AppendError::Refused(what));
         match &self.entry {
             Entry::Note { .. } if self.mark.is_none() => refused("a note needs a mark".into()),
@@ -144,19 +150,16 @@ impl Append {
                 "a note has {} bytes; at most {NOTE_MAX_BYTES} are allowed",
                 payload.len()
             )),
-            Entry::Note { .. } => Ok(()),
-            Entry::Message { queue, record, .. } => match RecordView::parse(record) {
+            Entry::Note { .. } => Ok(None),
+            Entry::Message { queue, record, .. } => match record.view() {
                 Err(error) => refused(error.to_string()),
-                Ok(view) if view.bytes.len() != record.len() => {
-                    refused("bytes follow the record".into())
-                }
                 Ok(view) if view.topic != queue.topic.as_str() || view.queue != queue.queue => {
                     refused(format!(
                         "it names queue {}/{}, not {queue}",
                         view.topic, view.queue
                     ))
                 }
-                Ok(_) => Ok(()),
+                Ok(view) => Ok(Some(view)),
             },
         }
     }

@@ -22,7 +22,8 @@ use super::{
 };
 use crate::clock::ServerTime;
 use crate::names::QueueId;
-use crate::wire::record::{self, RecordView};
+use crate::wire::encoded::EncodedRecord;
+use crate::wire::record;
 
 /// After the disk was found full, appends that need a new segment are refused at once for this long.
 const FULL_FOR: Duration = Duration::from_secs(1);
@@ -41,8 +42,6 @@ pub(super) struct Writer {
     end: u64,
     /// The batch that is gathered: its header's place, then records. Empty when none is begun.
     buffer: Vec<u8>,
-    /// The record that is being encoded, with what its place decides.
-    payload: Vec<u8>,
     batch: Batch,
     by_id: HashMap<QueueId, usize>,
     queues: Vec<OpenQueue>,
@@ -112,7 +111,6 @@ impl Writer {
             file,
             end,
             buffer: Vec::new(),
-            payload: Vec::new(),
             batch: Batch::default(),
             by_id: HashMap::new(),
             queues: Vec::new(),
@@ -198,7 +196,7 @@ impl Writer {
         for append in entries {
             append.check()?;
             self.check_owner(append)?;
-            bytes += stored_len(append.entry.payload().len());
+            bytes += stored_len(append.entry.payload_len());
         }
         let most =
             self.shared.settings.append_max_bytes() - 255 * super::layout::STAMP_BYTES as u64;
@@ -256,7 +254,7 @@ impl Writer {
         let position = self.end + self.buffer.len() as u64;
         let mut header = RecordHeader {
             position,
-            length: append.entry.payload().len() as u32,
+            length: append.entry.payload_len() as u32,
             is_message: false,
             mark: append.mark,
             tag_code: 0,
@@ -269,9 +267,13 @@ impl Writer {
             lock(&self.shared.owners).insert(mark.owner);
         }
         let mut queue_offset = 0;
-        self.payload.clear();
         match append.entry {
-            Entry::Note { payload } => self.payload.extend_from_slice(&payload),
+            Entry::Note { payload } => {
+                let codec = &self.shared.codec;
+                codec.encode_record(&header, &mut self.buffer, |out| {
+                    out.extend_from_slice(&payload);
+                });
+            }
             Entry::Message {
                 queue,
                 tag_code,
@@ -280,14 +282,16 @@ impl Writer {
                 header.is_message = true;
                 header.tag_code = tag_code;
                 queue_offset = self.index(&queue, &record, position, tag_code);
-                self.payload.extend_from_slice(&record);
                 let wall_ms = self.batch.wall_ms;
-                record::place(&mut self.payload, queue_offset, position, wall_ms);
+                let codec = &self.shared.codec;
+                codec.encode_record(&header, &mut self.buffer, |out| {
+                    let start = out.len();
+                    record.write_to(out);
+                    let written = out.get_mut(start..).unwrap_or_default();
+                    record::place(written, queue_offset, position, wall_ms);
+                });
             }
         }
-        self.shared
-            .codec
-            .encode_record(&header, &self.payload, &mut self.buffer);
         self.batch.records += 1;
         self.batch.placed.push(Placed {
             position: Position(position),
@@ -298,7 +302,7 @@ impl Writer {
     }
 
     /// Notes the message for the indexes and returns its queue offset.
-    fn index(&mut self, id: &QueueId, record: &[u8], position: u64, tag_code: i64) -> u64 {
+    fn index(&mut self, id: &QueueId, record: &EncodedRecord, position: u64, tag_code: i64) -> u64 {
         let index = match self.by_id.get(id) {
             Some(index) => *index,
             None => self.open_queue(id),
@@ -317,7 +321,7 @@ impl Writer {
             tag_code,
         });
         if queue.keys_indexed
-            && let Ok(view) = RecordView::parse(record)
+            && let Ok(view) = record.view()
         {
             let keys = view
                 .keys()

@@ -5,6 +5,7 @@ pub mod binary_header;
 pub mod codes;
 pub mod command;
 pub mod delays;
+pub mod encoded;
 pub mod frame;
 pub mod heartbeat;
 pub mod ids;

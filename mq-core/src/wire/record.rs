@@ -2,6 +2,9 @@
 
 use std::net::{Ipv4Addr, SocketAddrV4};
 
+use bytes::Bytes;
+
+use super::encoded::EncodedRecord;
 use super::properties::Properties;
 use super::reserved;
 
@@ -94,11 +97,33 @@ impl<'a> NewRecord<'a> {
     /// would be written with a length that does not fit and read back as [`RecordError::Inconsistent`].
     pub fn encode(&self, out: &mut Vec<u8>) {
         out.reserve(self.encoded_len());
+        self.encode_head(body_checksum(self.body), out);
+        out.extend_from_slice(self.body);
+        self.encode_tail(out);
+    }
+
+    /// The encoded record; `body`, which is [`NewRecord::body`], is shared and not copied.
+    #[must_use]
+    pub fn encode_around(&self, body: Bytes) -> EncodedRecord {
+        self.encode_around_known(body, body_checksum(self.body))
+    }
+
+    /// As [`NewRecord::encode_around`] for a body whose checksum field is known, as it is for the body of a stored record.
+    #[must_use]
+    pub fn encode_around_known(&self, body: Bytes, checksum: i32) -> EncodedRecord {
+        debug_assert_eq!(self.body, body);
+        let mut around = Vec::with_capacity(self.encoded_len() - self.body.len());
+        self.encode_head(checksum, &mut around);
+        self.encode_tail(&mut around);
+        EncodedRecord::new(around, body)
+    }
+
+    fn encode_head(&self, checksum: i32, out: &mut Vec<u8>) {
         let int = |out: &mut Vec<u8>, v: i32| out.extend_from_slice(&v.to_be_bytes());
         let long = |out: &mut Vec<u8>, v: u64| out.extend_from_slice(&v.to_be_bytes());
         int(out, self.encoded_len() as i32);
         int(out, MAGIC_V1);
-        int(out, body_checksum(self.body));
+        int(out, checksum);
         int(out, self.queue as i32);
         int(out, self.flag);
         long(out, 0);
@@ -111,7 +136,9 @@ impl<'a> NewRecord<'a> {
         int(out, self.reconsume_times as i32);
         long(out, self.prepared_position);
         int(out, self.body.len() as i32);
-        out.extend_from_slice(self.body);
+    }
+
+    fn encode_tail(&self, out: &mut Vec<u8>) {
         out.push(self.topic.len() as u8);
         out.extend_from_slice(self.topic.as_bytes());
         out.extend_from_slice(&(self.properties.len() as u16).to_be_bytes());
@@ -140,8 +167,8 @@ pub fn body_checksum(body: &[u8]) -> i32 {
 /// One record, read in place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RecordView<'a> {
-    /// The whole record.
-    pub bytes: &'a [u8],
+    /// Length of the whole record in bytes.
+    pub size: usize,
     /// Checksum field, see [`RecordView::check_body`].
     pub body_checksum: i32,
     /// The queue's number.
@@ -195,16 +222,37 @@ impl<'a> RecordView<'a> {
             return Err(RecordError::Magic);
         }
         let bytes = bytes.get(..size).ok_or(RecordError::Short)?;
-        let sys_flag = int(bytes, 36)?;
+        let (head, rest) = bytes
+            .split_at_checked(HEAD_BYTES)
+            .ok_or(RecordError::Short)?;
+        let body_len = usize::try_from(int(head, 84)?).map_err(|_| RecordError::Inconsistent)?;
+        let (body, tail) = rest
+            .split_at_checked(body_len)
+            .ok_or(RecordError::Inconsistent)?;
+        Self::of_parts(head, body, tail)
+    }
+
+    /// Reads a record that lies in three pieces, whose lengths together are those it must have.
+    pub(super) fn of_parts(
+        head: &'a [u8],
+        body: &'a [u8],
+        tail: &'a [u8],
+    ) -> Result<Self, RecordError> {
+        let size = head.len() + body.len() + tail.len();
+        if int(head, 4)? != MAGIC_V1 {
+            return Err(RecordError::Magic);
+        }
+        let sys_flag = int(head, 36)?;
         if sys_flag & 0x30 != 0 {
             return Err(RecordError::Host);
         }
-        let body_len = usize::try_from(int(bytes, 84)?).map_err(|_| RecordError::Inconsistent)?;
-        let rest = bytes.get(HEAD_BYTES..).ok_or(RecordError::Short)?;
-        let (body, rest) = rest
-            .split_at_checked(body_len)
-            .ok_or(RecordError::Inconsistent)?;
-        let (topic_len, rest) = rest.split_first().ok_or(RecordError::Inconsistent)?;
+        let same = |at: usize, length: usize| {
+            int(head, at).map(|said| usize::try_from(said) == Ok(length))
+        };
+        if !same(0, size)? || !same(84, body.len())? {
+            return Err(RecordError::Inconsistent);
+        }
+        let (topic_len, rest) = tail.split_first().ok_or(RecordError::Inconsistent)?;
         let (topic, rest) = rest
             .split_at_checked(usize::from(*topic_len))
             .ok_or(RecordError::Inconsistent)?;
@@ -215,19 +263,19 @@ impl<'a> RecordView<'a> {
             return Err(RecordError::Inconsistent);
         }
         Ok(Self {
-            bytes,
-            body_checksum: int(bytes, 8)?,
-            queue: int(bytes, 12)? as u32,
-            flag: int(bytes, 16)?,
-            queue_offset: long(bytes, 20)?,
-            position: long(bytes, 28)?,
+            size,
+            body_checksum: int(head, 8)?,
+            queue: int(head, 12)? as u32,
+            flag: int(head, 16)?,
+            queue_offset: long(head, 20)?,
+            position: long(head, 28)?,
             sys_flag,
-            born_ms: long(bytes, 40)?,
-            born_host: read_host(bytes, 48)?,
-            store_ms: long(bytes, 56)?,
-            store_host: read_host(bytes, 64)?,
-            reconsume_times: int(bytes, 72)? as u32,
-            prepared_position: long(bytes, 76)?,
+            born_ms: long(head, 40)?,
+            born_host: read_host(head, 48)?,
+            store_ms: long(head, 56)?,
+            store_host: read_host(head, 64)?,
+            reconsume_times: int(head, 72)? as u32,
+            prepared_position: long(head, 76)?,
             body,
             topic: std::str::from_utf8(topic).map_err(|_| RecordError::Inconsistent)?,
             properties: Properties(properties),

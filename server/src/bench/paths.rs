@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use bytes::Bytes;
 use coordinator::client::endpoint::{
     Endpoint as _, HalfError, HalfReceipt, HalfRequest, Outcome, Resolve,
 };
@@ -20,7 +19,6 @@ use mq_core::log::{Append, Entry, Flush, Full, Placed, Submission};
 use mq_core::message::Message;
 use mq_core::names::{GroupName, QueueId};
 use mq_core::random::{Random, SeededRandom};
-use mq_core::wire::record::RecordView;
 use tokio::sync::oneshot;
 
 use crate::failure::Failure;
@@ -165,12 +163,12 @@ impl Sender {
             .admit(self.message.topic(), None)
             .await
             .map_err(|error| error.to_string())?;
-        let kept = Bytes::from(half::encode(
+        let kept = half::encode(
             &request,
             target.queue,
             self.clock.wall_ms(),
             self.broker.host(),
-        ));
+        );
         let entry = Entry::Message {
             queue: self.half_queue.clone(),
             tag_code: 0,
@@ -193,12 +191,12 @@ impl Sender {
             Ok(Err(error)) => return Err(error.to_string()),
             Ok(Ok(None)) | Err(_) => return Err("the log has not answered".into()),
         };
-        let view = RecordView::parse(&kept).map_err(|error| error.to_string())?;
+        let view = kept.view().map_err(|error| error.to_string())?;
         let Final {
             queue,
             tag_code,
             record,
-        } = Final::of(&view, placed.position, target);
+        } = Final::of(&view, kept.body().clone(), placed.position, target);
         let number = self.decisions.fetch_add(1, Ordering::Relaxed) + 1;
         let sender = self.clone();
         self.append(

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use mq_core::broker::{AdmitError, Incoming, SendError};
 use mq_core::extension::{Call, Caller};
 use mq_core::log::{AppendError, Full, Placed};
@@ -182,6 +183,8 @@ fn read(running: &Running, caller: &Caller, command: &Command) -> Result<Sent, A
             reserved::FLAG_PREPARED
         )));
     }
+    // The record keeps its body for as long as it is young: it must not keep what else came in the same read.
+    incoming.body = Bytes::copy_from_slice(&incoming.body);
     let hosts = reserved::FLAG_BORN_HOST_V6 | reserved::FLAG_STORE_HOST_V6;
     incoming.sys_flag &= !(reserved::FLAG_TRANSACTION_MASK | hosts);
     let own = Own::read(&incoming.properties, illegal)?;

@@ -140,7 +140,8 @@ async fn a_copy_carries_no_flag_bits_of_an_extension() {
         body: b"1",
         ..NewRecord::new("t", 0)
     };
-    let entry = sending::message(&record, queue("t", 0), 0);
+    let record = record.encode_around(bytes::Bytes::from_static(b"1"));
+    let entry = sending::message(record, queue("t", 0), 0);
     let placed = broker
         .shared
         .journal
