@@ -21,7 +21,7 @@ CREATE TABLE tx (
   topic          INTEGER NOT NULL,              -- name.id of the topic
   sender         INTEGER,                       -- identity.id of the process that sent it
   marker         INTEGER,                       -- identity.id of the marker table in the producer's database
-  status         INTEGER NOT NULL CHECK (status IN (0, 1, 2, 3)),
+  status         INTEGER NOT NULL CHECK (status BETWEEN 0 AND 3), -- IN would build a table of its own for every row
   half_off       INTEGER NOT NULL,              -- its number in the half queue
   body_len       INTEGER NOT NULL,              -- bytes
   prepared_at    INTEGER NOT NULL,              -- server time, us
@@ -32,7 +32,7 @@ CREATE TABLE tx (
   repeats        INTEGER NOT NULL DEFAULT 0,    -- how often the decision was repeated
   contradictions INTEGER NOT NULL DEFAULT 0,    -- how often somebody said the opposite
   CHECK ((status IN (1, 2)) = (decided_at IS NOT NULL)),
-  CHECK ((status IN (1, 2)) = (decision_no IS NOT NULL)),
+  CHECK ((decided_at IS NULL) = (decision_no IS NULL)),
   CHECK ((status = 0) = (check_at IS NOT NULL))
 ) STRICT;
 CREATE UNIQUE INDEX tx_id       ON tx (id, n);
