@@ -224,6 +224,24 @@ impl Broker {
         groups.into_iter().collect()
     }
 
+    /// The topics in which a group has offsets, or has subscribed, by name.
+    #[must_use]
+    pub fn topics_of(&self, group: &GroupName) -> Vec<TopicName> {
+        let offsets = self.shared.journal.known.offsets();
+        let known = offsets.all().filter(|(known, ..)| *known == group);
+        known.map(|(_, topic, _)| topic.clone()).collect()
+    }
+
+    /// The groups that have offsets in a topic, or have subscribed to it, by name.
+    #[must_use]
+    pub fn groups_of(&self, topic: &TopicName) -> Vec<GroupName> {
+        let offsets = self.shared.journal.known.offsets();
+        let known = offsets.all().filter(|(_, known, _)| *known == topic);
+        let mut groups: Vec<GroupName> = known.map(|(group, ..)| group.clone()).collect();
+        groups.sort_unstable();
+        groups
+    }
+
     /// How often a group's messages may be consumed again.
     pub(crate) fn retries_of(&self, group: &GroupName) -> u32 {
         self.group(group)

@@ -14,22 +14,30 @@
 //! | `retrying` | 36: messages to be consumed again later |
 //! | `locks` | 41, 42: queues that are consumed in order |
 //! | `lookup` | 12, 33: single messages |
+//! | `topics` | 17, 21, 202, 215, 351: topics as an operator sees and sets them |
+//! | `groups` | 200, 201, 203, 204, 207, 300, 352: groups as an operator sees and sets them |
+//! | `progress` | 208, 222, 314, 317: how far groups have come, and setting them back or forward |
+//! | `figures` | 26, 28, 315: settings, and how the broker is doing |
 //!
 //! What needs no waiting is answered where it stands. Messages to be stored are gathered: one wake-up, one append. Rare
 //! requests that wait for the disk are worked on aside, so that nobody waits for them but who asked.
 
 mod extensions;
 pub mod fields;
+mod figures;
+mod groups;
 mod locks;
 mod lookup;
 mod membership;
 mod offsets;
+mod progress;
 mod pulling;
 mod refusals;
 mod retrying;
 mod roster;
 pub mod sending;
 mod session;
+mod topics;
 
 use std::net::SocketAddrV4;
 use std::sync::Arc;
@@ -37,6 +45,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use self::extensions::Claimed;
+use self::figures::Figures;
 use self::locks::Locks;
 use self::refusals::Answered;
 use self::roster::Roster;
@@ -67,6 +76,9 @@ pub struct BrokerService {
     presence: Presence,
     roster: Arc<Roster>,
     locks: Arc<Locks>,
+    figures: Arc<Figures>,
+    /// Wall clock of the start, ms since 1970.
+    started_ms: u64,
 }
 
 impl BrokerService {
@@ -76,10 +88,12 @@ impl BrokerService {
         broker.advertise(presence.advertised);
         let locks = Arc::new(Locks::new(Arc::clone(broker.clock())));
         Arc::new(Self {
+            started_ms: broker.clock().wall_ms(),
             broker,
             presence,
             roster: Arc::default(),
             locks,
+            figures: Arc::default(),
         })
     }
 
@@ -123,6 +137,22 @@ impl Service for BrokerService {
                     let answer = retrying::send_back(self.broker.clone(), command);
                     session.aside(given(answer, ticket)).await;
                 }
+                request::UPDATE_AND_CREATE_TOPIC => {
+                    let answer = topics::put(self.broker.clone(), command);
+                    session.aside(given(answer, ticket)).await;
+                }
+                request::DELETE_TOPIC_IN_BROKER => {
+                    let answer = topics::delete(self.broker.clone(), command);
+                    session.aside(given(answer, ticket)).await;
+                }
+                request::UPDATE_AND_CREATE_SUBSCRIPTIONGROUP => {
+                    let answer = groups::put(self.broker.clone(), command);
+                    session.aside(given(answer, ticket)).await;
+                }
+                request::DELETE_SUBSCRIPTIONGROUP => {
+                    let answer = groups::delete(self.broker.clone(), command);
+                    session.aside(given(answer, ticket)).await;
+                }
                 _ => {
                     let answer = self.answer(session, &command).await;
                     ticket.answer(answer.unwrap_or_else(|refusal| refusal));
@@ -146,6 +176,9 @@ impl BrokerService {
             request::QUERY_MESSAGE => lookup::by_key(self, command),
             request::QUERY_CONSUMER_OFFSET => offsets::query(self, command),
             request::UPDATE_CONSUMER_OFFSET => offsets::update(self, command),
+            request::GET_ALL_TOPIC_CONFIG => topics::all(self),
+            request::GET_BROKER_CONFIG => figures::settings(self),
+            request::GET_BROKER_RUNTIME_INFO => figures::runtime(self),
             request::SEARCH_OFFSET_BY_TIMESTAMP => offsets::at_time(self, command),
             request::GET_MAX_OFFSET => offsets::end(self, command),
             request::GET_MIN_OFFSET => offsets::start(self, command),
@@ -157,6 +190,20 @@ impl BrokerService {
             request::LOCK_BATCH_MQ => locks::lock(self, command),
             request::UNLOCK_BATCH_MQ => locks::unlock(self, command),
             request::CHECK_CLIENT_CONFIG => membership::check_subscription(self, command),
+            request::GET_ALL_SUBSCRIPTIONGROUP_CONFIG => groups::all(self),
+            request::GET_TOPIC_STATS_INFO => topics::ends(self, command),
+            request::GET_CONSUMER_CONNECTION_LIST => groups::consumers(self, command),
+            request::GET_PRODUCER_CONNECTION_LIST => groups::producers(self, command),
+            request::GET_CONSUME_STATS => progress::of_group(self, command),
+            request::INVOKE_BROKER_TO_RESET_OFFSET => progress::reset(self, command),
+            request::QUERY_TOPIC_CONSUME_BY_WHO => groups::of_topic(self, command),
+            request::CLONE_GROUP_OFFSET => progress::copy(self, command),
+            request::VIEW_BROKER_STATS_DATA => figures::counter(command),
+            // Nothing is left over: queues go with their topic.
+            request::CLEAN_UNUSED_TOPIC => Ok(Answer::done()),
+            request::GET_BROKER_CONSUME_STATS => progress::of_all(self),
+            request::GET_TOPIC_CONFIG => topics::one(self, command),
+            request::GET_SUBSCRIPTIONGROUP_CONFIG => groups::one(self, command),
             code => Err(Answer::refused(
                 response::REQUEST_CODE_NOT_SUPPORTED,
                 format!("request code {code} is not supported"),

@@ -1,7 +1,9 @@
 //! 11, 361: messages of one queue; answered at once if there are any, and held if not.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use super::figures::Figures;
 use super::session::Session;
 use super::{BrokerService, fields, membership};
 use crate::broker::filter::Filter;
@@ -33,9 +35,11 @@ pub(super) fn pull(
         Ok(Look::Answer(answer)) | Err(answer) => ticket.answer(answer),
         Ok(Look::Hold(pull)) => {
             let broker = service.broker().clone();
+            let figures = Arc::clone(&service.figures);
             session.hold(async move {
                 let pulled = broker.pull(pull).await;
-                ticket.answer(pulled.map_or_else(Answer::from, |pulled| found(&broker, &pulled)));
+                let answer = |pulled| found(&broker, &figures, &pulled);
+                ticket.answer(pulled.map_or_else(Answer::from, answer));
             });
         }
     }
@@ -85,7 +89,7 @@ fn look(service: &BrokerService, session: &mut Session, command: &Command) -> Re
         pull.offset = pulled.next;
         return Ok(Look::Hold(pull));
     }
-    Ok(Look::Answer(found(broker, &pulled)))
+    Ok(Look::Answer(found(broker, &service.figures, &pulled)))
 }
 
 fn positive(number: i32) -> Option<usize> {
@@ -135,7 +139,8 @@ fn commit(
     Ok(())
 }
 
-fn found(broker: &Broker, pulled: &Pulled) -> Answer {
+fn found(broker: &Broker, figures: &Figures, pulled: &Pulled) -> Answer {
+    figures.pulled(pulled.records.len());
     let bytes = pulled.records.iter().map(bytes::Bytes::len).sum();
     let mut body = Vec::with_capacity(bytes);
     for record in &pulled.records {

@@ -69,6 +69,12 @@ impl Roster {
         table.told(table.consumers.get(group))
     }
 
+    /// The producers of a group, in the order they connected.
+    pub(super) fn producers(&self, group: &str) -> Vec<Arc<Told>> {
+        let table = self.table();
+        table.told(table.producers.get(group))
+    }
+
     /// The connections of a client id, in the order they came.
     pub(super) fn clients(&self, id: &str) -> Vec<Arc<Told>> {
         let table = self.table();

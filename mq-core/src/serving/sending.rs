@@ -1,6 +1,7 @@
 //! 10, 310, 320: messages. Those of one wake-up go to the log as one append, whose end answers them all.
 
 use std::net::{SocketAddr, SocketAddrV4};
+use std::sync::Arc;
 
 use super::BrokerService;
 use super::fields::{self, FieldError, Names};
@@ -71,15 +72,21 @@ impl Outgoing {
     pub(super) async fn store(&mut self, service: &BrokerService) {
         let Self {
             entries,
+            bytes,
             delayed,
             waiting,
-            ..
         } = std::mem::take(self);
         if entries.is_empty() {
             return;
         }
         let host = service.broker().host();
-        let then = move |placed: Result<&[Placed], AppendError>| answer(host, waiting, placed);
+        let figures = Arc::clone(&service.figures);
+        let then = move |placed: Result<&[Placed], AppendError>| {
+            if let Ok(placed) = placed {
+                figures.stored(placed.len(), bytes);
+            }
+            answer(host, waiting, placed);
+        };
         service.broker().store_then(entries, delayed, then).await;
     }
 }

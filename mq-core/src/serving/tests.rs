@@ -4,6 +4,7 @@ mod locks;
 mod lookup;
 mod membership;
 mod offsets;
+mod operating;
 mod pulling;
 mod retrying;
 mod sending;

@@ -100,6 +100,10 @@ pub mod request {
     pub const SEND_REPLY_MESSAGE_V2: i32 = 325;
     /// Hand a reply to the client that waits for it (to a client).
     pub const PUSH_REPLY_MESSAGE_TO_CLIENT: i32 = 326;
+    /// How one topic is set.
+    pub const GET_TOPIC_CONFIG: i32 = 351;
+    /// How one consumer group is set.
+    pub const GET_SUBSCRIPTIONGROUP_CONFIG: i32 = 352;
     /// As [`PULL_MESSAGE`], by consumers that ask on their own.
     pub const LITE_PULL_MESSAGE: i32 = 361;
 }

@@ -133,7 +133,8 @@ fn language(value: Token<'_>) -> Language {
     number.map_or(Language::OTHER, Language)
 }
 
-fn name(language: Language) -> &'static str {
+/// The name of a language.
+pub(crate) fn name(language: Language) -> &'static str {
     LANGUAGES
         .get(usize::from(language.0))
         .copied()

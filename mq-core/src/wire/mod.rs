@@ -12,6 +12,7 @@ pub mod ids;
 pub mod json_header;
 mod json_text;
 pub mod properties;
+pub mod queue_table;
 pub mod record;
 pub mod reserved;
 pub mod system;

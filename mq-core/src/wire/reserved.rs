@@ -93,3 +93,33 @@ pub const NOTIFY_CONSUMER_IDS_CHANGED: i32 = 40;
 
 /// Response field of a sent message: the client's own id of it, [`UNIQ_KEY`].
 pub const SENT_UNIQUE_KEY: &str = "transactionId";
+
+/// Figures of a running broker that tools read and ours has none of: queues in front of threads, and yesterday.
+pub const UNCOUNTED_FIGURES: [&str; 26] = [
+    "EndTransactionQueueSize",
+    "EndTransactionThreadPoolQueueCapacity",
+    "commitLogDiskRatio",
+    "consumeQueueDiskRatio",
+    "dispatchBehindBytes",
+    "dispatchMaxBuffer",
+    "getMessageEntireTimeMax",
+    "msgGetTotalTodayMorning",
+    "msgGetTotalYesterdayMorning",
+    "msgPutTotalTodayMorning",
+    "msgPutTotalYesterdayMorning",
+    "pageCacheLockTimeMills",
+    "pullThreadPoolQueueCapacity",
+    "pullThreadPoolQueueHeadWaitTimeMills",
+    "pullThreadPoolQueueSize",
+    "putMessageAverageSize",
+    "putMessageEntireTimeMax",
+    "queryThreadPoolQueueCapacity",
+    "queryThreadPoolQueueHeadWaitTimeMills",
+    "queryThreadPoolQueueSize",
+    "remainHowManyDataToCommit",
+    "remainHowManyDataToFlush",
+    "sendThreadPoolQueueCapacity",
+    "sendThreadPoolQueueHeadWaitTimeMills",
+    "sendThreadPoolQueueSize",
+    "startAcceptSendRequestTimeStamp",
+];
