@@ -1,11 +1,18 @@
-//! Which tags a subscription wants: the expression `a || b` or `*`, and the hash that queues keep of a tag.
+//! What a subscription wants: tags, as the expression `a || b` or `*`, or properties; and the hash that queues keep of a tag.
+
+pub mod sql92;
 
 use std::fmt;
+use std::sync::Arc;
 
-/// A tag expression, parsed. `*`, an empty expression and nothing at all want every message.
+use self::sql92::{Expression, ExpressionError};
+use crate::wire::properties::Properties;
+
+/// What a subscription wants, parsed. `*`, an empty expression and nothing at all want every message.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Filter {
     tags: Vec<(String, i64)>,
+    properties: Option<Arc<Expression>>,
 }
 
 /// A tag expression that cannot be read; the message quotes it.
@@ -15,7 +22,10 @@ pub struct FilterError(pub String);
 
 impl Filter {
     /// Wants every message.
-    pub const ALL: Self = Self { tags: Vec::new() };
+    pub const ALL: Self = Self {
+        tags: Vec::new(),
+        properties: None,
+    };
 
     /// Reads an expression: tags joined by `||`, blanks around them ignored.
     ///
@@ -39,7 +49,34 @@ impl Filter {
         if tags.is_empty() {
             return Err(FilterError(expression.chars().take(80).collect()));
         }
-        Ok(Self { tags })
+        Ok(Self {
+            tags,
+            properties: None,
+        })
+    }
+
+    /// Reads an expression over properties.
+    ///
+    /// # Errors
+    /// [`ExpressionError`] says where and what was expected.
+    pub fn by_properties(expression: &str) -> Result<Self, ExpressionError> {
+        Ok(Self {
+            tags: Vec::new(),
+            properties: Some(Arc::new(Expression::parse(expression)?)),
+        })
+    }
+
+    /// Whether the properties of a message have to be looked at: only the broker does that.
+    #[must_use]
+    pub const fn asks_properties(&self) -> bool {
+        self.properties.is_some()
+    }
+
+    /// Whether a message with these properties is wanted, as far as properties are asked for.
+    #[must_use]
+    pub fn wants(&self, properties: Properties<'_>) -> bool {
+        let says = |expression: &Arc<Expression>| expression.matches(properties);
+        self.properties.as_ref().is_none_or(says)
     }
 
     /// Whether a message with this tag code may be wanted: hashes can collide, see [`Self::matches`].
@@ -57,6 +94,9 @@ impl Filter {
 
 impl fmt::Display for Filter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(expression) = &self.properties {
+            return fmt::Display::fmt(expression, f);
+        }
         if self.tags.is_empty() {
             return f.write_str("*");
         }

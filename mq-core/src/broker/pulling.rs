@@ -7,12 +7,14 @@ use bytes::Bytes;
 
 use super::Broker;
 use super::filter::Filter;
-use crate::log::{QueueOffset, ReadError};
+use crate::log::{Position, QueueOffset, ReadError};
 use crate::names::{GroupName, QueueId, TopicName};
 use crate::wire::record::RecordView;
 
 /// How many entries of a queue one look goes over without a match before the caller gets its say again.
 const LOOK_ENTRIES: u64 = 8_192;
+/// The same where each message itself must be read.
+const LOOK_RECORDS: u64 = 512;
 /// How many entries are read from the queue's index at once.
 const CHUNK: usize = 256;
 
@@ -25,7 +27,7 @@ pub struct Pull {
     pub queue: QueueId,
     /// The first offset wanted.
     pub offset: u64,
-    /// Which tags. Compared by hash: the receiver compares the tags themselves.
+    /// Which messages. Tags are compared by hash: the receiver compares the tags themselves.
     pub filter: Filter,
     /// Most messages wanted; the setting `pull_messages` bounds it.
     pub most: usize,
@@ -162,7 +164,12 @@ impl Broker {
             .most
             .clamp(1, self.shared.settings.pull_messages.max(1));
         let most_bytes = pull.most_bytes.min(self.shared.settings.pull_bytes);
-        let (mut bytes, last) = (0, range.end.min(from.saturating_add(LOOK_ENTRIES)));
+        let entries = if pull.filter.asks_properties() {
+            LOOK_RECORDS
+        } else {
+            LOOK_ENTRIES
+        };
+        let (mut bytes, last) = (0, range.end.min(from.saturating_add(entries)));
         while pulled.next < last {
             let entries = match self
                 .log()
@@ -188,17 +195,32 @@ impl Broker {
                 if wanted && full && !pulled.records.is_empty() {
                     return Ok(pulled);
                 }
-                if wanted {
-                    pulled.records.push(self.log().read(entry.position)?.bytes);
+                let record = match wanted {
+                    true => self.wanted(&pull.filter, entry.position)?,
+                    false => None,
+                };
+                if let Some(record) = record {
+                    pulled.records.push(record);
                     pulled.outcome = PullOutcome::Found;
                     bytes += size;
                 } else if pulled.records.is_empty() {
                     pulled.outcome = PullOutcome::NoMatch;
                 }
                 pulled.next = entry.offset.0 + 1;
+                if pulled.next == last {
+                    break;
+                }
             }
         }
         Ok(pulled)
+    }
+
+    /// The record at a position, unless its properties are not wanted.
+    fn wanted(&self, filter: &Filter, at: Position) -> Result<Option<Bytes>, PullError> {
+        let record = self.log().read(at)?.bytes;
+        let wanted = !filter.asks_properties()
+            || RecordView::parse(&record).is_ok_and(|view| filter.wants(view.properties));
+        Ok(wanted.then_some(record))
     }
 
     /// First kept and next offset of a queue that clients may read.

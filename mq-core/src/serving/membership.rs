@@ -165,21 +165,24 @@ fn subscriptions(service: &BrokerService, said: &Heartbeat) -> Result<Subscripti
 
 /// Reads an expression of a certain kind.
 pub(super) fn filter(
-    _service: &BrokerService,
+    service: &BrokerService,
     kind: &str,
     expression: &str,
 ) -> Result<Filter, FilterRefused> {
+    let unreadable =
+        |why: &dyn ToString| FilterRefused(response::SUBSCRIPTION_PARSE_FAILED, why.to_string());
     match kind {
-        "" | TYPE_TAG => Filter::parse(expression)
-            .map_err(|error| FilterRefused(response::SUBSCRIPTION_PARSE_FAILED, error.to_string())),
+        "" | TYPE_TAG => Filter::parse(expression).map_err(|error| unreadable(&error)),
+        TYPE_SQL92 if service.broker().settings().property_filter => {
+            Filter::by_properties(expression).map_err(|error| unreadable(&error))
+        }
         TYPE_SQL92 => Err(FilterRefused(
             response::SYSTEM_ERROR,
             "the broker does not support filtering by SQL92; set enablePropertyFilter".into(),
         )),
-        other => Err(FilterRefused(
-            response::SUBSCRIPTION_PARSE_FAILED,
-            format!("expression type {other:?} is not known; use TAG or SQL92"),
-        )),
+        other => Err(unreadable(&format!(
+            "expression type {other:?} is not known; use TAG or SQL92"
+        ))),
     }
 }
 

@@ -12,6 +12,7 @@ pub(super) const PURE: &[&str] = &[
     "mq-core/src/message.rs",
     "mq-core/src/broker/catalog.rs",
     "mq-core/src/broker/filter.rs",
+    "mq-core/src/broker/filter/",
     "mq-core/src/broker/notes.rs",
     "coordinator/src/transaction.rs",
     "coordinator/src/audit/",

@@ -172,6 +172,56 @@ async fn a_subscription_comes_from_the_heartbeat_unless_it_is_in_the_request() {
 }
 
 #[tokio::test]
+async fn properties_select_where_the_broker_allows_it() {
+    let settings = Settings {
+        property_filter: true,
+        ..Settings::default()
+    };
+    let server = Server::with_settings(settings, vec![]).await;
+    let mut raw = Raw::connect(&server).await;
+    for number in 0..6 {
+        let properties = format!("a\u{1}{number}\u{2}");
+        let fields = [("b", "orders"), ("e", "0"), ("i", &*properties)];
+        let send = Command {
+            body: number.to_string().into(),
+            ..command(request::SEND_MESSAGE_V2, &fields, b"")
+        };
+        raw.done(&send).await;
+    }
+    let select = |expression: &'static str| {
+        pull(&[
+            ("expressionType", "SQL92"),
+            ("subscription", expression),
+            ("maxMsgNums", "2"),
+        ])
+    };
+    let answer = raw.done(&select("a between 2 and 4")).await;
+    assert_eq!(bodies(&answer), ["2", "3"]);
+    assert_eq!(answer.fields.get("nextBeginOffset"), Some("4"));
+    let answer = raw.call(&select("a > 9")).await;
+    assert_eq!(answer.code, response::PULL_RETRY_IMMEDIATELY);
+    assert_eq!(answer.fields.get("nextBeginOffset"), Some("6"));
+    let answer = raw.call(&select("a between 0  3")).await;
+    assert_eq!(answer.code, response::SUBSCRIPTION_PARSE_FAILED);
+    let held = pull(&[
+        ("expressionType", "SQL92"),
+        ("subscription", "a = 7"),
+        ("sysFlag", "6"),
+        ("queueOffset", "6"),
+    ]);
+    raw.tell(&held).await;
+    for number in ["6", "7"] {
+        let properties = format!("a\u{1}{number}\u{2}");
+        let fields = [("b", "orders"), ("e", "0"), ("i", &*properties)];
+        let mut other = Raw::connect(&server).await;
+        other
+            .done(&command(request::SEND_MESSAGE_V2, &fields, b"last"))
+            .await;
+    }
+    assert_eq!(bodies(&raw.next().await), ["last"]);
+}
+
+#[tokio::test]
 async fn a_pull_may_bring_the_groups_offset() {
     let (_server, mut raw) = with_messages(&[("a", "1"), ("b", "2")]).await;
     raw.done(&pull(&[("sysFlag", "5"), ("commitOffset", "2")]))
