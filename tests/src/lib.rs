@@ -3,11 +3,13 @@
 //! | module | owns |
 //! |---|---|
 //! | [`checker`] | whether a log, its database and the users' databases tell one story; shares no code with the product |
+//! | [`fuzz`] | readers of foreign bytes, and a driver that tries to make one panic |
 //! | [`process`] | a program as a process of its own, killed where the test says |
 //! | [`raw`] | frames of RocketMQ's protocol by hand; shares no code with the product |
 //! | [`service`] | a whole service in one process, for tests that kill it |
 
 pub mod checker;
+pub mod fuzz;
 pub mod process;
 pub mod raw;
 pub mod service;

@@ -3,6 +3,7 @@
 mod contract;
 mod crash;
 mod documents;
+mod fuzz;
 mod judged;
 mod readme;
 mod shop;
