@@ -7,6 +7,7 @@ mod paths;
 mod probe;
 mod report;
 mod restart;
+mod server;
 mod workplace;
 
 use clap::{Args, Subcommand};
@@ -24,6 +25,7 @@ pub struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Command {
     Embedded(embedded::Arguments),
+    Server(server::Arguments),
     /// One process that a measurement needs to have killed or to look at from outside
     #[command(hide = true)]
     Child(children::Arguments),
@@ -38,6 +40,12 @@ pub async fn run(arguments: Arguments) -> Result<(), Failure> {
         Command::Embedded(arguments) => {
             let mut output = Output::new(arguments.json);
             let report = embedded::run(arguments).await?;
+            report.print(&mut output)?;
+            output.finish()
+        }
+        Command::Server(arguments) => {
+            let mut output = Output::new(arguments.json);
+            let report = server::run(arguments).await?;
             report.print(&mut output)?;
             output.finish()
         }

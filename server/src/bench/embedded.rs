@@ -20,7 +20,7 @@ use super::{failed, probe};
 use crate::failure::Failure;
 
 /// How long the disk is probed in each round.
-const PROBE: Duration = Duration::from_secs(2);
+pub(super) const PROBE: Duration = Duration::from_secs(2);
 /// Load before anything is counted.
 const WARM_UP: Duration = Duration::from_secs(1);
 
@@ -90,7 +90,7 @@ impl Loop {
             Self::SendAsync => ("plain send", "none", "async"),
         };
         Run {
-            name,
+            name: std::borrow::Cow::Borrowed(name),
             store,
             flush,
             in_flight,
@@ -247,16 +247,16 @@ async fn one_loop(
 
 /// What is being measured, on stderr, if that is a terminal.
 #[derive(Debug)]
-struct Progress(ProgressBar);
+pub(super) struct Progress(ProgressBar);
 
 impl Progress {
-    fn new(steps: u64) -> Self {
+    pub(super) fn new(steps: u64) -> Self {
         let style = ProgressStyle::with_template("[{pos}/{len}] {msg}")
             .expect("the template is a constant that is well-formed");
         Self(ProgressBar::new(steps).with_style(style))
     }
 
-    fn next(&self, what: &str) {
+    pub(super) fn next(&self, what: &str) {
         self.0.inc(1);
         self.0.set_message(what.to_owned());
         self.0.tick();

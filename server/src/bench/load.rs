@@ -33,9 +33,9 @@ pub(super) struct Measured {
     pub(super) cpu_each: Duration,
 }
 
-const WARMING: u8 = 0;
-const MEASURING: u8 = 1;
-const DONE: u8 = 2;
+pub(super) const WARMING: u8 = 0;
+pub(super) const MEASURING: u8 = 1;
+pub(super) const DONE: u8 = 2;
 
 /// Runs `operation` in a closed loop. The first error ends it.
 pub(super) async fn closed_loop<Operation, Done>(
@@ -106,7 +106,7 @@ where
 }
 
 /// The value that `percent` of all values of a sorted list do not exceed.
-fn percentile(sorted: &[u32], percent: usize) -> Duration {
+pub(super) fn percentile(sorted: &[u32], percent: usize) -> Duration {
     let rank = (sorted.len() * percent).div_ceil(100).max(1);
     Duration::from_micros(sorted.get(rank - 1).copied().unwrap_or_default().into())
 }

@@ -1,5 +1,7 @@
 //! What was measured, as it is printed.
 
+use std::borrow::Cow;
+
 use serde::Serialize;
 
 use super::load::Measured;
@@ -20,7 +22,7 @@ pub(super) struct Report {
 /// One closed loop; medians over the rounds.
 #[derive(Debug, Clone, Serialize)]
 pub(super) struct Run {
-    pub(super) name: &'static str,
+    pub(super) name: Cow<'static, str>,
     pub(super) store: &'static str,
     pub(super) flush: &'static str,
     pub(super) in_flight: usize,
@@ -47,7 +49,7 @@ impl Run {
 /// One value.
 #[derive(Debug, Clone, Serialize)]
 pub(super) struct Check {
-    pub(super) name: &'static str,
+    pub(super) name: Cow<'static, str>,
     pub(super) value: f64,
     pub(super) unit: &'static str,
 }
@@ -105,7 +107,7 @@ impl Report {
             .iter()
             .map(|check| {
                 vec![
-                    Cell::from(check.name),
+                    Cell::from(&*check.name),
                     Cell::from(check.value.to_string()),
                     Cell::from(check.unit),
                 ]
@@ -122,7 +124,7 @@ impl Report {
 fn row(run: &Run) -> Vec<Cell> {
     let ratio = run.ratio_to_log.map(|ratio| format!("{ratio:.2}"));
     vec![
-        Cell::from(run.name),
+        Cell::from(&*run.name),
         Cell::from(run.store),
         Cell::from(run.flush),
         Cell::from(run.in_flight.to_string()),

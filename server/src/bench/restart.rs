@@ -75,7 +75,11 @@ fn check(name: &'static str, value: f64, unit: &'static str) -> Check {
     } else {
         tenths(value)
     };
-    Check { name, value, unit }
+    Check {
+        name: name.into(),
+        value,
+        unit,
+    }
 }
 
 async fn fill_and_kill(data: &Path, left: Left) -> Result<(), Failure> {
