@@ -16,7 +16,11 @@
 
 pub mod conformance;
 pub mod model;
+mod names;
+#[cfg(feature = "postgres")]
+pub mod postgres;
 mod shape;
+#[cfg(feature = "sqlite")]
 pub mod sqlite;
 
 use std::fmt;

@@ -5,9 +5,9 @@ use std::fmt::Write as _;
 use sqlx::sqlite::SqliteArguments;
 use sqlx::{Arguments as _, Encode, Sqlite, Type};
 
-use super::names::Names;
 use crate::audit::Event;
 use crate::audit::seal::Seal;
+use crate::store::names::Names;
 use crate::store::{Batch, Change, Owner, Row, shape};
 
 /// One or more statements and their arguments, for one round trip to the connection's thread.

@@ -6,10 +6,10 @@ use sqlx::sqlite::SqliteArguments;
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Executor, SqliteConnection};
 
 use super::encode::{self, Call, Json};
-use super::names::Names;
 use super::statements::{self, CHUNKS};
-use super::{CONSTRAINT, Sqlite, primary_code, read_error, rows, text, writer_options};
+use super::{CONSTRAINT, Sqlite, names, primary_code, read_error, rows, text, writer_options};
 use crate::store::model::Fault;
+use crate::store::names::Names;
 use crate::store::{Batch, CommitError, Fate, Owner, Row, StoreError, TxWriter, shape};
 
 /// Up to so many rows a whole batch goes to SQLite in one call.
@@ -36,7 +36,7 @@ impl Writer {
     pub(super) async fn take_over(store: Sqlite, log: LogId) -> Result<(Self, Owner), StoreError> {
         let mut connection = connect(&store).await.map_err(|error| read_error(&error))?;
         let owner = take_over(&mut connection, log).await?;
-        let names = Names::load(&mut connection)
+        let names = names::load(&mut connection)
             .await
             .map_err(|error| read_error(&error))?;
         Ok((
@@ -55,7 +55,7 @@ impl Writer {
     async fn connection(&mut self) -> Result<&mut SqliteConnection, sqlx::Error> {
         if self.connection.is_none() {
             let mut connection = connect(&self.store).await?;
-            self.names = Names::load(&mut connection).await?;
+            self.names = names::load(&mut connection).await?;
             self.connection = Some(connection);
         }
         // It was set above if it was not there.
@@ -73,7 +73,7 @@ impl Writer {
     async fn write(&mut self, batch: &Batch, after: &Owner) -> Result<(), sqlx::Error> {
         self.connection().await?;
         let connection = self.connection.as_mut().ok_or(sqlx::Error::WorkerCrashed)?;
-        self.names.resolve(batch, connection).await?;
+        names::resolve(&mut self.names, batch, connection).await?;
         let small =
             batch.new.len() + batch.changes.len() <= ONE_CALL && batch.events.len() <= 2 * ONE_CALL;
         if small {
