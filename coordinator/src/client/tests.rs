@@ -20,6 +20,7 @@ use crate::transaction::{Actor, Resolution, State, TransactionId};
 mod attached;
 mod cancelled;
 pub(crate) mod double;
+mod on_postgres;
 
 /// One service with one database, connected to a recording coordinator.
 struct Service {

@@ -8,6 +8,9 @@
 //! the message sent in answer stand or fall together.
 
 pub mod conformance;
+#[cfg(feature = "postgres")]
+pub(crate) mod postgres;
+#[cfg(feature = "sqlite")]
 pub(crate) mod sqlite;
 
 use std::borrow::Cow;

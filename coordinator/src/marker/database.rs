@@ -3,16 +3,23 @@
 use std::sync::Arc;
 
 use mq_core::clock::Clock;
-use sqlx::Sqlite;
 pub use sqlx::{Error as DatabaseError, Pool};
 
 use super::databases::Place;
-use super::{Marker, MarkerError, MarkerStore, sqlite};
+#[cfg(feature = "postgres")]
+use super::postgres;
+#[cfg(feature = "sqlite")]
+use super::sqlite;
+use super::{Marker, MarkerError, MarkerStore};
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
 use crate::inbox;
 use crate::transaction::{MarkerIdentity, TransactionId};
 
 mod sealed {
     pub trait Sealed {}
+    #[cfg(feature = "postgres")]
+    impl Sealed for sqlx::Postgres {}
+    #[cfg(feature = "sqlite")]
     impl Sealed for sqlx::Sqlite {}
 }
 
@@ -84,7 +91,8 @@ pub trait LocalDatabase: sqlx::Database + sealed::Sealed {
     ) -> impl Future<Output = Result<bool, DatabaseError>> + Send;
 }
 
-impl LocalDatabase for Sqlite {
+#[cfg(feature = "sqlite")]
+impl LocalDatabase for sqlx::Sqlite {
     const BEGIN: &'static str = "BEGIN IMMEDIATE";
 
     async fn open_markers(
@@ -155,6 +163,80 @@ impl LocalDatabase for Sqlite {
         key: &str,
     ) -> Result<bool, DatabaseError> {
         inbox::sqlite::forget(pool, group, key).await
+    }
+}
+
+#[cfg(feature = "postgres")]
+impl LocalDatabase for sqlx::Postgres {
+    const BEGIN: &'static str = postgres::BEGIN;
+
+    async fn open_markers(
+        pool: &Pool<Self>,
+        clock: Arc<dyn Clock>,
+    ) -> Result<(Place, Arc<dyn MarkerStore>), MarkerError> {
+        let markers = postgres::PostgresMarkers::open(pool, clock).await?;
+        Ok((markers.place().clone(), Arc::new(markers)))
+    }
+
+    async fn place(pool: &Pool<Self>) -> Result<Place, MarkerError> {
+        postgres::place_of(pool).await
+    }
+
+    async fn insert_marker(
+        connection: &mut Self::Connection,
+        id: TransactionId,
+        identity: MarkerIdentity,
+        at_ms: u64,
+    ) -> Result<bool, DatabaseError> {
+        postgres::insert(connection, id, identity, at_ms).await
+    }
+
+    async fn read_marker(
+        connection: &mut Self::Connection,
+        id: TransactionId,
+    ) -> Result<Option<Marker>, DatabaseError> {
+        postgres::read_in(connection, id).await
+    }
+
+    fn commit_was_refused(error: &DatabaseError) -> bool {
+        postgres::commit_was_refused(error)
+    }
+
+    async fn ensure_inbox(pool: &Pool<Self>) -> Result<(), DatabaseError> {
+        inbox::postgres::ensure_table(pool).await
+    }
+
+    async fn enter_inbox(
+        connection: &mut Self::Connection,
+        group: &str,
+        key: &str,
+        at_ms: u64,
+    ) -> Result<bool, DatabaseError> {
+        inbox::postgres::enter(connection, group, key, at_ms).await
+    }
+
+    async fn prune_inbox(
+        pool: &Pool<Self>,
+        group: &str,
+        before_ms: u64,
+    ) -> Result<u64, DatabaseError> {
+        inbox::postgres::prune(pool, group, before_ms).await
+    }
+
+    async fn is_in_inbox(
+        connection: &mut Self::Connection,
+        group: &str,
+        key: &str,
+    ) -> Result<bool, DatabaseError> {
+        inbox::postgres::contains(connection, group, key).await
+    }
+
+    async fn forget_inbox(
+        pool: &Pool<Self>,
+        group: &str,
+        key: &str,
+    ) -> Result<bool, DatabaseError> {
+        inbox::postgres::forget(pool, group, key).await
     }
 }
 

@@ -94,8 +94,8 @@ impl Markers {
                 format!("{new} is among the marker databases already; add it once")
             } else {
                 format!(
-                    "{new} and {} have the same marker identity, so one is a copy of the other; in the copy run \
-                     UPDATE halfmoon_marker_table SET identity = randomblob(16)",
+                    "{new} and {} have the same marker identity, so one is a copy of the other; give the \
+                     copy a new one, as sql/marker/README.md says",
                     there.location
                 )
             }));

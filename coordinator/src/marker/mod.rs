@@ -10,7 +10,8 @@
 //! | [`databases`] | the set of marker databases of one process |
 //! | [`database`] | the kinds of SQL databases a local transaction can run in |
 //! | `local` | an open transaction on a connection of the service's pool |
-//! | [`sqlite`] | markers in SQLite |
+//! | `sqlite`, `postgres` | markers in SQLite and in Postgres |
+//! | `slot` | the connections of check-backs |
 //! | [`model`] | markers in memory, with faults on demand |
 //! | [`conformance`] | the suite every implementation passes |
 //!
@@ -23,6 +24,10 @@ pub mod database;
 pub mod databases;
 pub(crate) mod local;
 pub mod model;
+#[cfg(feature = "postgres")]
+pub mod postgres;
+mod slot;
+#[cfg(feature = "sqlite")]
 pub mod sqlite;
 
 use std::fmt;

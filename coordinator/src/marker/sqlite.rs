@@ -10,9 +10,9 @@ use async_trait::async_trait;
 use mq_core::clock::Clock;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteSynchronous};
 use sqlx::{ConnectOptions, Connection, SqliteConnection, SqlitePool};
-use tokio::sync::Mutex;
 
 use super::databases::Place;
+use super::slot::{Lease, Slot};
 use super::{Marker, MarkerError, MarkerStore};
 use crate::store;
 use crate::transaction::{MarkerIdentity, TransactionId};
@@ -177,8 +177,8 @@ pub struct SqliteMarkers {
     place: Place,
     options: SqliteConnectOptions,
     clock: Arc<dyn Clock>,
-    reader: Slot,
-    writer: Slot,
+    reader: Slot<SqliteConnection>,
+    writer: Slot<SqliteConnection>,
 }
 
 impl SqliteMarkers {
@@ -208,6 +208,23 @@ impl SqliteMarkers {
     pub(crate) const fn place(&self) -> &Place {
         &self.place
     }
+
+    async fn take<'a>(
+        &self,
+        slot: &'a Slot<SqliteConnection>,
+    ) -> Result<Lease<'a, SqliteConnection>, MarkerError> {
+        slot.take(async || {
+            let mut connection = self.options.connect().await.map_err(from_sqlx)?;
+            if place(&mut connection).await? != self.place {
+                return Err(MarkerError::Refused(format!(
+                    "{} is not the database it was: its marker identity has changed",
+                    self.place.location
+                )));
+            }
+            Ok(connection)
+        })
+        .await
+    }
 }
 
 #[async_trait]
@@ -217,7 +234,7 @@ impl MarkerStore for SqliteMarkers {
     }
 
     async fn read(&self, id: TransactionId) -> Result<Option<Marker>, MarkerError> {
-        let mut lease = self.reader.take(&self.options, &self.place).await?;
+        let mut lease = self.take(&self.reader).await?;
         let marker = read_in(&mut lease.connection, id)
             .await
             .map_err(from_sqlx)?;
@@ -226,7 +243,7 @@ impl MarkerStore for SqliteMarkers {
     }
 
     async fn fence(&self, id: TransactionId) -> Result<Marker, MarkerError> {
-        let mut lease = self.writer.take(&self.options, &self.place).await?;
+        let mut lease = self.take(&self.writer).await?;
         let at_ms = self.clock.wall_ms();
         let planted = plant(&mut lease.connection, id, at_ms).await;
         if matches!(planted, Ok(_) | Err(MarkerError::Locked(_))) {
@@ -236,7 +253,7 @@ impl MarkerStore for SqliteMarkers {
     }
 
     async fn prune(&self, ids: &[TransactionId]) -> Result<u64, MarkerError> {
-        let mut lease = self.writer.take(&self.options, &self.place).await?;
+        let mut lease = self.take(&self.writer).await?;
         let gone = delete(&mut lease.connection, ids)
             .await
             .map_err(from_sqlx)?;
@@ -245,7 +262,7 @@ impl MarkerStore for SqliteMarkers {
     }
 
     async fn horizon(&self) -> Result<TransactionId, MarkerError> {
-        let mut lease = self.reader.take(&self.options, &self.place).await?;
+        let mut lease = self.take(&self.reader).await?;
         let horizon = read_horizon(&mut lease.connection)
             .await
             .map_err(from_sqlx)?;
@@ -337,46 +354,6 @@ pub(crate) fn is_lock(error: &sqlx::Error) -> bool {
 pub(crate) fn primary_code(error: &sqlx::Error) -> Option<i64> {
     let code = error.as_database_error()?.code()?;
     code.parse::<i64>().ok().map(|code| code & 0xFF)
-}
-
-/// One connection, opened when it is first needed and thrown away after any error.
-#[derive(Debug, Default)]
-struct Slot(Mutex<Option<SqliteConnection>>);
-
-struct Lease<'a> {
-    slot: tokio::sync::MutexGuard<'a, Option<SqliteConnection>>,
-    connection: SqliteConnection,
-}
-
-impl Slot {
-    async fn take(
-        &self,
-        options: &SqliteConnectOptions,
-        expected: &Place,
-    ) -> Result<Lease<'_>, MarkerError> {
-        let mut slot = self.0.lock().await;
-        let connection = match slot.take() {
-            Some(connection) => connection,
-            None => {
-                let mut connection = options.connect().await.map_err(from_sqlx)?;
-                let found = place(&mut connection).await?;
-                if found != *expected {
-                    return Err(MarkerError::Refused(format!(
-                        "{} is not the database it was: its marker identity has changed",
-                        expected.location
-                    )));
-                }
-                connection
-            }
-        };
-        Ok(Lease { slot, connection })
-    }
-}
-
-impl Lease<'_> {
-    fn put_back(mut self) {
-        *self.slot = Some(self.connection);
-    }
 }
 
 #[cfg(test)]

@@ -1,0 +1,160 @@
+//! What is Postgres' own about markers: locks of open local transactions, search paths, and tables that guard themselves.
+
+use mq_core::clock::ManualClock;
+
+use super::super::conformance::{self, Subject};
+use super::*;
+use crate::marker::databases::Markers;
+
+struct Database {
+    pool: PgPool,
+    markers: PostgresMarkers,
+}
+
+async fn database() -> Database {
+    let pool = private_postgres::pool().await;
+    let clock = Arc::new(ManualClock::new(1));
+    let markers = PostgresMarkers::open(&pool, clock).await.unwrap();
+    Database { pool, markers }
+}
+
+async fn execute(pool: &PgPool, sql: &'static str) -> Result<(), String> {
+    let done = sqlx::raw_sql(sql).execute(pool).await;
+    done.map(|_| ()).map_err(|error| error.to_string())
+}
+
+#[async_trait]
+impl Subject for Database {
+    fn store(&self) -> &dyn MarkerStore {
+        &self.markers
+    }
+
+    async fn commit(&self, id: TransactionId) -> bool {
+        let mut connection = self.pool.acquire().await.unwrap();
+        insert(&mut connection, id, self.markers.identity(), 1)
+            .await
+            .is_ok()
+    }
+
+    async fn delete_by_hand(&self, id: TransactionId) {
+        sqlx::query("DELETE FROM halfmoon_marker WHERE id = $1")
+            .bind(Uuid::from_u128(id.0))
+            .execute(&self.pool)
+            .await
+            .unwrap();
+    }
+}
+
+#[tokio::test]
+async fn postgres_keeps_every_promise_of_a_marker_store() {
+    conformance::check(&database().await).await;
+}
+
+#[tokio::test]
+async fn the_database_itself_refuses_to_change_or_truncate_markers() {
+    let database = database().await;
+    assert!(database.commit(TransactionId(1)).await);
+    for (sql, why) in [
+        (
+            "UPDATE halfmoon_marker SET value = 0",
+            "a marker never changes",
+        ),
+        ("TRUNCATE halfmoon_marker", "markers are deleted by id"),
+        (
+            "INSERT INTO halfmoon_marker VALUES (gen_random_uuid(), 1, 2)",
+            "violates check constraint",
+        ),
+    ] {
+        let error = execute(&database.pool, sql).await.unwrap_err();
+        assert!(error.contains(why), "{sql}: {error}");
+    }
+}
+
+#[tokio::test]
+async fn story_25_a_fence_waits_for_an_open_local_transaction_no_longer_than_it_says() {
+    let database = database().await;
+    let id = TransactionId(9);
+    let identity = database.markers.identity();
+    let mut local = database.pool.begin().await.unwrap();
+    assert!(insert(&mut local, id, identity, 1).await.unwrap());
+    let fenced = database.markers.fence(id).await;
+    assert!(matches!(fenced, Err(MarkerError::Locked(_))), "{fenced:?}");
+    assert_eq!(database.markers.read(id).await, Ok(None));
+    local.commit().await.unwrap();
+    assert_eq!(database.markers.fence(id).await, Ok(Marker::Committed));
+}
+
+#[tokio::test]
+async fn story_13_a_fence_sees_what_was_committed_whatever_the_default_isolation_is() {
+    let database = database().await;
+    let name: String = sqlx::query_scalar("SELECT current_database()::text")
+        .fetch_one(&database.pool)
+        .await
+        .unwrap();
+    let sql = format!("ALTER DATABASE {name} SET default_transaction_isolation = 'serializable'");
+    sqlx::raw_sql(AssertSqlSafe(sql))
+        .execute(&database.pool)
+        .await
+        .unwrap();
+    let (id, identity) = (TransactionId(9), database.markers.identity());
+    let mut local = database.pool.begin().await.unwrap();
+    assert!(insert(&mut local, id, identity, 1).await.unwrap());
+    // The fence begins before the commit, waits for it, and finds it.
+    let (fenced, ()) = tokio::join!(database.markers.fence(id), async {
+        tokio::task::yield_now().await;
+        local.commit().await.unwrap();
+    });
+    assert_eq!(fenced, Ok(Marker::Committed));
+}
+
+#[tokio::test]
+async fn story_14_a_marker_in_another_schema_of_the_search_path_is_another_database() {
+    let database = database().await;
+    execute(&database.pool, "CREATE SCHEMA tenant")
+        .await
+        .unwrap();
+    let other = PgConnectOptions::clone(&database.pool.connect_options())
+        .options([("search_path", "tenant")]);
+    let other = PgPool::connect_with(other).await.unwrap();
+    let markers = Markers::new().add(database.pool.clone()).await.unwrap();
+    let unknown = markers.identity_of(&other).await.unwrap_err().to_string();
+    assert!(unknown.contains("has no marker table"), "{unknown}");
+    ensure_table(&other).await.unwrap();
+    let unknown = markers.identity_of(&other).await.unwrap_err().to_string();
+    assert!(unknown.contains("schema tenant"), "{unknown}");
+    let mut connection = other.acquire().await.unwrap();
+    let identity = database.markers.identity();
+    let inserted = insert(&mut connection, TransactionId(1), identity, 1).await;
+    assert!(!inserted.unwrap(), "nothing is written into the wrong one");
+    let markers = markers.add(other.clone()).await.unwrap();
+    assert_eq!(markers.identities().len(), 2);
+}
+
+#[tokio::test]
+async fn commits_of_local_transactions_and_fences_are_durable_although_the_default_is_not() {
+    let database = database().await;
+    let mut local = database.pool.begin().await.unwrap();
+    sqlx::raw_sql("SET LOCAL synchronous_commit = off")
+        .execute(&mut *local)
+        .await
+        .unwrap();
+    let identity = database.markers.identity();
+    assert!(
+        insert(&mut local, TransactionId(1), identity, 1)
+            .await
+            .unwrap()
+    );
+    let row = sqlx::raw_sql("SHOW synchronous_commit").fetch_one(&mut *local);
+    assert_eq!(row.await.unwrap().get::<String, _>(0), "on");
+}
+
+#[tokio::test]
+async fn a_table_that_is_there_is_left_alone() {
+    let database = database().await;
+    let place = database.markers.place().clone();
+    ensure_table(&database.pool).await.unwrap();
+    let again = PostgresMarkers::open(&database.pool, Arc::new(ManualClock::new(2))).await;
+    assert_eq!(*again.unwrap().place(), place);
+    sqlx::raw_sql(TABLE).execute(&database.pool).await.unwrap();
+    assert_eq!(place_of(&database.pool).await.unwrap(), place);
+}
