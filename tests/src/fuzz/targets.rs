@@ -98,7 +98,7 @@ fn stored_record(bytes: &[u8]) {
     };
     let _ = view.check_body();
     let _ = view.keys().count();
-    let mut copy = view.bytes.to_vec();
+    let mut copy = bytes.get(..view.size).unwrap_or(bytes).to_vec();
     set_store_host(&mut copy, view.store_host);
     let seen = RecordView::parse(&copy).map(|again| (again.store_host, again.position));
     assert_eq!(seen, Ok((view.store_host, view.position)));
