@@ -56,6 +56,34 @@ pub mod request {
     pub const GET_ROUTEINFO_BY_TOPIC: i32 = 105;
     /// Which brokers there are (to a nameserver).
     pub const GET_BROKER_CLUSTER_INFO: i32 = 106;
+    /// A broker says how new its topics are (to a nameserver).
+    pub const QUERY_DATA_VERSION: i32 = 322;
+    /// A broker lives (to a nameserver).
+    pub const BROKER_HEARTBEAT: i32 = 904;
+    /// All topics (to a nameserver).
+    pub const GET_ALL_TOPIC_LIST_FROM_NAMESERVER: i32 = 206;
+    /// The topics of a cluster (to a nameserver).
+    pub const GET_TOPICS_BY_CLUSTER: i32 = 224;
+    /// Topics of clusters and brokers (to a nameserver).
+    pub const GET_SYSTEM_TOPIC_LIST_FROM_NS: i32 = 304;
+    /// Forget a topic (to a nameserver).
+    pub const DELETE_TOPIC_IN_NAMESRV: i32 = 216;
+    /// Route no more messages to a broker (to a nameserver).
+    pub const WIPE_WRITE_PERM_OF_BROKER: i32 = 205;
+    /// Route messages to a broker again (to a nameserver).
+    pub const ADD_WRITE_PERM_OF_BROKER: i32 = 327;
+    /// Note a setting down (to a nameserver).
+    pub const PUT_KV_CONFIG: i32 = 100;
+    /// Read a setting (to a nameserver).
+    pub const GET_KV_CONFIG: i32 = 101;
+    /// Forget a setting (to a nameserver).
+    pub const DELETE_KV_CONFIG: i32 = 102;
+    /// All settings of a namespace (to a nameserver).
+    pub const GET_KVLIST_BY_NAMESPACE: i32 = 219;
+    /// Change settings of a nameserver.
+    pub const UPDATE_NAMESRV_CONFIG: i32 = 318;
+    /// Settings of a nameserver.
+    pub const GET_NAMESRV_CONFIG: i32 = 319;
     /// Create a consumer group or change it.
     pub const UPDATE_AND_CREATE_SUBSCRIPTIONGROUP: i32 = 200;
     /// All consumer groups of a broker.

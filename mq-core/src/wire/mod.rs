@@ -14,5 +14,7 @@ mod json_text;
 pub mod properties;
 pub mod queue_table;
 pub mod record;
+pub mod registration;
 pub mod reserved;
+pub mod route;
 pub mod system;
