@@ -96,6 +96,8 @@ struct Shared {
     offsets_changed: Notify,
     /// A message that waits has become durable.
     delayed: Notify,
+    /// How often the topics have changed since the start.
+    topics_changed: watch::Sender<u64>,
     tasks: Mutex<Vec<JoinHandle<()>>>,
     stop: watch::Sender<bool>,
 }
@@ -130,6 +132,7 @@ impl Broker {
             admin: tokio::sync::Mutex::default(),
             offsets_changed: Notify::new(),
             delayed: Notify::new(),
+            topics_changed: watch::Sender::new(0),
             tasks: Mutex::default(),
             stop: stop.clone(),
         };

@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use tokio::sync::watch;
+
 use super::Broker;
 use super::catalog::{Permission, Topic, TopicConfig};
 use super::notes::Change;
@@ -121,6 +123,7 @@ impl Broker {
         let change = Change::Topic { config, begins };
         self.shared.journal.change(change).await?;
         self.clients().topic_changed(&topic);
+        self.shared.topics_changed.send_modify(|count| *count += 1);
         Ok(())
     }
 
@@ -141,11 +144,18 @@ impl Broker {
             return Err(TopicError::Held(topic.clone()));
         }
         tracing::info!(%topic, "topic deleted");
-        Ok(self
-            .shared
+        self.shared
             .journal
             .change(Change::TopicDeleted(topic.clone()))
-            .await?)
+            .await?;
+        self.shared.topics_changed.send_modify(|count| *count += 1);
+        Ok(())
+    }
+
+    /// How often topics were created, changed or deleted since the start, as a level to wait for.
+    #[must_use]
+    pub fn watch_topics(&self) -> watch::Receiver<u64> {
+        self.shared.topics_changed.subscribe()
     }
 
     /// How a topic is set: its route on this broker. `None` for topics that do not exist, and for hidden ones.

@@ -18,6 +18,7 @@
 //! | `groups` | 200, 201, 203, 204, 207, 300, 352: groups as an operator sees and sets them |
 //! | `progress` | 208, 222, 314, 317: how far groups have come, and setting them back or forward |
 //! | `figures` | 26, 28, 315: settings, and how the broker is doing |
+//! | `registration` | 103, 104, to nameservers: where this broker is and what it has |
 //!
 //! What needs no waiting is answered where it stands. Messages to be stored are gathered: one wake-up, one append. Rare
 //! requests that wait for the disk are worked on aside, so that nobody waits for them but who asked.
@@ -33,6 +34,7 @@ mod offsets;
 mod progress;
 mod pulling;
 mod refusals;
+pub mod registration;
 mod retrying;
 mod roster;
 pub mod sending;
