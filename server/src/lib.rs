@@ -5,6 +5,8 @@
 //! | [`failure`] | how a command ends when it cannot do what it was asked, and its exit status |
 //! | [`folder`] | the data folder: which files it has, and how commands open them |
 //! | [`output`] | what commands print: JSON, tables on a terminal, plain columns elsewhere |
+//! | [`settings`] | which settings there are, and which of several values counts |
+//! | [`serve`] | `halfmoon server`, `nameserver`, `broker`: the processes that stay |
 //! | [`transactions`] | `halfmoon tx`: transactions and their history |
 //! | [`audit`] | `halfmoon audit`: the whole history for others to keep |
 //! | [`mod@bench`] | `halfmoon bench`: what this machine can do |
@@ -16,6 +18,8 @@ pub mod failure;
 pub mod folder;
 pub mod output;
 mod seals;
+pub mod serve;
+pub mod settings;
 pub mod transactions;
 
 use std::ffi::OsString;
@@ -39,6 +43,9 @@ struct Halfmoon {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Server(serve::ServerArguments),
+    Nameserver(serve::NameserverArguments),
+    Broker(serve::BrokerArguments),
     Tx(transactions::Arguments),
     Audit(audit::Arguments),
     Bench(bench::Arguments),
@@ -46,6 +53,7 @@ enum Command {
 
 const EXAMPLES: &str = "\
 Examples:
+  halfmoon server                                nameserver, broker and coordinator in one process
   halfmoon tx list --state prepared              what is still open
   halfmoon tx why 0192F3C55E7A7B3C8D9E0F1A2B3C4D5E   why a message was published, or was not
   halfmoon audit export > history.ndjson         the whole history with its seals
@@ -96,6 +104,9 @@ fn start(command: Command) -> Result<(), Failure> {
         .map_err(|error| Failure::Environment(format!("threads cannot be started: {error}")))?;
     runtime.block_on(async {
         match command {
+            Command::Server(arguments) => serve::server(arguments).await,
+            Command::Nameserver(arguments) => serve::nameserver(arguments).await,
+            Command::Broker(arguments) => serve::broker(arguments).await,
             Command::Tx(arguments) => transactions::run(arguments).await,
             Command::Audit(arguments) => audit::run(arguments).await,
             Command::Bench(arguments) => bench::run(arguments).await,
