@@ -1,13 +1,12 @@
 //! What a broker tells a nameserver about itself: the body of REGISTER_BROKER, as JSON and deflated, with its checksum.
 
 use std::collections::BTreeMap;
-use std::io::Read;
 
-use flate2::read::ZlibDecoder;
+use flate2::{Decompress, FlushDecompress, Status};
 use serde::{Deserialize, Serialize};
 
 /// Longest body once it is inflated: some 200,000 topics.
-pub const INFLATED_MAX_BYTES: u64 = 16 * 1024 * 1024;
+pub const INFLATED_MAX_BYTES: usize = 16 * 1024 * 1024;
 
 /// How new a broker's topics are. Two that differ mean that something has changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -128,11 +127,9 @@ pub fn encode(registration: &Registration) -> Vec<u8> {
 
 fn inflate(body: &[u8]) -> Result<Registration, RegistrationError> {
     let cut = RegistrationError::Deflated("it ends too early");
-    let mut inflated = Vec::new();
-    ZlibDecoder::new(body)
-        .take(INFLATED_MAX_BYTES)
-        .read_to_end(&mut inflated)
-        .map_err(|_| RegistrationError::Deflated("it is not deflated"))?;
+    let inflated = inflated(body).ok_or(RegistrationError::Deflated(
+        "it is damaged, or longer than 16 MiB",
+    ))?;
     let mut rest = inflated.as_slice();
     let version = counted(&mut rest).ok_or(cut.clone())?;
     let data_version = serde_json::from_slice(version)
@@ -153,6 +150,23 @@ fn inflate(body: &[u8]) -> Result<Registration, RegistrationError> {
         },
         filter_server_list: serde_json::from_slice(servers).unwrap_or_default(),
     })
+}
+
+/// The bytes behind a deflated body, whole; memory grows with what is really there.
+fn inflated(body: &[u8]) -> Option<Vec<u8>> {
+    let mut inflate = Decompress::new(true);
+    let mut out = Vec::with_capacity(body.len().saturating_mul(4));
+    while out.len() <= INFLATED_MAX_BYTES {
+        let before = (inflate.total_in(), out.len());
+        let rest = body.get(usize::try_from(inflate.total_in()).ok()?..)?;
+        out.reserve(4096);
+        match inflate.decompress_vec(rest, &mut out, FlushDecompress::None) {
+            Ok(Status::StreamEnd) => return Some(out),
+            Ok(_) if before != (inflate.total_in(), out.len()) => {}
+            Ok(_) | Err(_) => return None,
+        }
+    }
+    None
 }
 
 fn number(rest: &mut &[u8]) -> Option<usize> {
