@@ -155,7 +155,7 @@ fn inflate(body: &[u8]) -> Result<Registration, RegistrationError> {
 /// The bytes behind a deflated body, whole; memory grows with what is really there.
 fn inflated(body: &[u8]) -> Option<Vec<u8>> {
     let mut inflate = Decompress::new(true);
-    let mut out = Vec::with_capacity(body.len().saturating_mul(4));
+    let mut out = Vec::with_capacity(body.len().min(64 * 1024));
     while out.len() <= INFLATED_MAX_BYTES {
         let before = (inflate.total_in(), out.len());
         let rest = body.get(usize::try_from(inflate.total_in()).ok()?..)?;
