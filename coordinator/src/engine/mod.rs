@@ -13,10 +13,8 @@
 //! | `serving` | half messages and resolutions that come over the wire |
 //! | `operate` | what an operator may do: ask again, decide |
 //! | `recent` | half messages that became durable a moment ago |
-//! | `acks` | acknowledgements on their way from the log's thread |
 //! | `holds` | topics that must stay because half messages wait for them |
 
-mod acks;
 mod admission;
 pub mod feed;
 pub mod half;
@@ -38,6 +36,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use mq_core::broker::Broker;
+use mq_core::broker::acks::Acks;
 use mq_core::extension::{self, Busy, Call, Caller, Claims, Extension};
 use mq_core::log::{AppendError, Full, Placed, Position};
 use mq_core::names::{QueueId, TopicName};
@@ -45,7 +44,6 @@ use mq_core::wire::{ids, reserved};
 use tokio::sync::{Notify, Semaphore, mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
-use self::acks::Acks;
 use self::admission::NotAdmitted;
 use self::feed::Feed;
 use self::holds::{Hold, Holds};

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, Rw
 
 use tokio::sync::oneshot;
 
+use super::acks::Acks;
 use super::catalog::Catalog;
 use super::notes::{self, Change, NoteError};
 use super::offsets::Offsets;
@@ -134,6 +135,8 @@ impl Known {
 pub(crate) struct Journal {
     pub(crate) log: Arc<dyn Log>,
     pub(crate) known: Arc<Known>,
+    /// Those who wait for the log.
+    pub(crate) acks: Arc<Acks>,
     /// Where the last snapshot starts.
     snapshot_at: Arc<AtomicU64>,
 }
@@ -158,6 +161,7 @@ impl Journal {
         Ok(Self {
             log,
             known,
+            acks: Arc::default(),
             snapshot_at,
         })
     }
@@ -180,13 +184,16 @@ impl Journal {
         then: impl FnOnce(&[Placed]) + Send + 'static,
     ) -> Result<Vec<Placed>, AppendError> {
         let (tell, told) = oneshot::channel();
+        let acks = Arc::clone(&self.acks);
         let then = Box::new(move |placed: Result<&[Placed], AppendError>| {
             let placed = placed.map(|placed| {
                 then(placed);
                 placed.to_vec()
             });
-            // The waiter may have been dropped; the records stay.
-            let _ = tell.send(placed);
+            acks.push(move || {
+                // The waiter may have been dropped; the records stay.
+                let _ = tell.send(placed);
+            });
         });
         let submission = Submission {
             entries,

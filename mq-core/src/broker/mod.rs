@@ -1,5 +1,6 @@
 //! The broker: topics, groups, offsets, sending, pulling, retry and delay over one log, without any transport.
 
+pub mod acks;
 mod catalog;
 pub mod clients;
 mod delayed;
@@ -141,6 +142,7 @@ impl Broker {
             _alive: Arc::new(Alive(stop)),
         };
         broker.start_extensions().await?;
+        broker.spawn(tell(Arc::clone(&broker.shared)));
         broker.spawn(keep(Arc::clone(&broker.shared)));
         broker.spawn(delayed::deliver(Arc::clone(&broker.shared)));
         Ok(broker)
@@ -257,6 +259,15 @@ impl Broker {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .push(task);
+    }
+}
+
+/// Tells those who wait for the log; once the broker stops, the log's thread does.
+async fn tell(shared: Arc<Shared>) {
+    let mut stop = shared.stop.subscribe();
+    tokio::select! {
+        _ = stop.wait_for(|stop| *stop) => {}
+        () = shared.journal.acks.run() => {}
     }
 }
 
