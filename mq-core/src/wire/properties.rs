@@ -94,9 +94,21 @@ pub fn push(encoded: &mut Vec<u8>, name: &str, value: &str) {
 /// The `properties` whose names `keep` accepts, encoded.
 #[must_use]
 pub fn retain(properties: Properties<'_>, keep: impl Fn(&str) -> bool) -> Vec<u8> {
-    let mut encoded = Vec::with_capacity(properties.0.len());
-    for (name, value) in properties.iter().filter(|(name, _)| keep(name)) {
-        push(&mut encoded, name, value);
+    let mut encoded = Vec::with_capacity(properties.0.len() + 1);
+    let Ok(text) = std::str::from_utf8(properties.0) else {
+        for (name, value) in properties.iter().filter(|(name, _)| keep(name)) {
+            push(&mut encoded, name, value);
+        }
+        return encoded;
+    };
+    // The usual case: one look at all of the text is enough.
+    for pair in text.split(char::from(VALUE_END)) {
+        if let Some((name, _)) = pair.split_once(char::from(NAME_END))
+            && keep(name)
+        {
+            encoded.extend_from_slice(pair.as_bytes());
+            encoded.push(VALUE_END);
+        }
     }
     encoded
 }
@@ -115,6 +127,13 @@ mod tests {
             }
             let read: Vec<_> = Properties(&encoded).iter().map(|(n, v)| (n.to_owned(), v.to_owned())).collect();
             prop_assert_eq!(read, pairs);
+        }
+
+        #[test]
+        fn all_pairs_that_can_be_read_are_retained(bytes in proptest::collection::vec(prop_oneof![Just(1), Just(2), Just(b'a'), any::<u8>()], 0..60)) {
+            let kept = retain(Properties(&bytes), |name| name != "a");
+            let expected: Vec<_> = Properties(&bytes).iter().filter(|(name, _)| *name != "a").collect();
+            prop_assert_eq!(Properties(&kept).iter().collect::<Vec<_>>(), expected);
         }
 
         #[test]

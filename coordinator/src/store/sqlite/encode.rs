@@ -1,6 +1,7 @@
 //! Batches as SQL arguments: bound one by one for large batches, as JSON arrays for small ones.
 
 use std::fmt::Write as _;
+use std::sync::{Arc, LazyLock};
 
 use sqlx::sqlite::SqliteArguments;
 use sqlx::{Arguments as _, Encode, Sqlite, Type};
@@ -71,6 +72,11 @@ pub(super) fn seal(call: &mut Call, seal: &Seal) {
     call.add(seal.leaves.as_slice());
 }
 
+/// How many arguments [`row`] adds.
+pub(super) const ROW_ARGUMENTS: usize = 13;
+/// How many arguments [`event`] adds.
+pub(super) const EVENT_ARGUMENTS: usize = 9;
+
 /// Adds a new transaction that was never checked, repeated, contradicted or refused by the log.
 pub(super) fn row(arguments: &mut SqliteArguments, row: &Row, names: &Names) {
     let half = &row.half;
@@ -110,8 +116,15 @@ pub(super) fn event(arguments: &mut SqliteArguments, event: &Event, names: &Name
     add(arguments, int(event.at.0));
     add(arguments, event.then_at.map(|at| int(at.0)));
     add(arguments, names.text(&event.source));
-    add(arguments, event.evidence.as_str());
+    if event.evidence.is_empty() {
+        // As it mostly is: shared, so that nothing is allocated for it.
+        add(arguments, Arc::clone(&NO_EVIDENCE));
+    } else {
+        add(arguments, event.evidence.as_str());
+    }
 }
+
+static NO_EVIDENCE: LazyLock<Arc<str>> = LazyLock::new(|| Arc::from(""));
 
 /// A JSON array of arrays.
 #[derive(Debug)]

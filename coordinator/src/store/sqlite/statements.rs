@@ -3,6 +3,8 @@
 use std::fmt::Write as _;
 use std::sync::LazyLock;
 
+use super::encode::{EVENT_ARGUMENTS, ROW_ARGUMENTS};
+
 /// Rows of one multi-row INSERT, largest first; what is left over travels as JSON.
 pub(super) const CHUNKS: [usize; 2] = [256, 64];
 
@@ -66,7 +68,7 @@ pub(super) static ROW_CHUNKS: LazyLock<[String; 2]> = LazyLock::new(|| {
     CHUNKS.map(|rows| {
         let into = "INSERT INTO tx (half_pos, id, grp, topic, sender, marker, status, half_off, body_len, prepared_at, \
                     decided_at, decision_no, check_at) VALUES ";
-        values(into, rows, 13)
+        values(into, rows, ROW_ARGUMENTS)
     })
 });
 
@@ -74,7 +76,7 @@ pub(super) static ROW_CHUNKS: LazyLock<[String; 2]> = LazyLock::new(|| {
 pub(super) static EVENT_CHUNKS: LazyLock<[String; 2]> = LazyLock::new(|| {
     CHUNKS.map(|rows| {
         let into = "INSERT INTO audit (event, tx, from_step, to_step, actor, at, then_at, source, evidence) VALUES ";
-        values(into, rows, 9)
+        values(into, rows, EVENT_ARGUMENTS)
     })
 });
 

@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 use mq_core::log::{LogId, Position};
 use sqlx::sqlite::SqliteArguments;
-use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Executor, SqliteConnection};
+use sqlx::{Arguments as _, AssertSqlSafe, ConnectOptions, Connection, Executor, SqliteConnection};
 
 use super::encode::{self, Call, Json};
 use super::statements::{self, CHUNKS};
@@ -273,6 +273,7 @@ async fn write_in_chunks(
     for (size, sql) in CHUNKS.into_iter().zip(statements::ROW_CHUNKS.iter()) {
         while let Some((chunk, behind)) = plain.split_at_checked(size) {
             let add = |arguments: &mut SqliteArguments| {
+                arguments.reserve(size * encode::ROW_ARGUMENTS, 0);
                 chunk
                     .iter()
                     .for_each(|row| encode::row(arguments, row, names));
@@ -297,6 +298,7 @@ async fn write_in_chunks(
     for (size, sql) in CHUNKS.into_iter().zip(statements::EVENT_CHUNKS.iter()) {
         while let Some((chunk, behind)) = events.split_at_checked(size) {
             let add = |arguments: &mut SqliteArguments| {
+                arguments.reserve(size * encode::EVENT_ARGUMENTS, 0);
                 chunk
                     .iter()
                     .for_each(|event| encode::event(arguments, event, names));
