@@ -74,6 +74,8 @@ impl Producer {
     }
 
     fn half_frame(&self, unique: &str) -> Frame {
+        // The original gives up at once on half messages that were made days ago.
+        let born = SystemClock::new().wall_ms().to_string();
         let properties = format!(
             "TRAN_MSG\u{1}true\u{2}PGROUP\u{1}{}\u{2}UNIQ_KEY\u{1}{unique}\u{2}TAGS\u{1}a\u{2}",
             self.group
@@ -85,7 +87,7 @@ impl Producer {
             ("d", "4"),
             ("e", "0"),
             ("f", "4"),
-            ("g", "1700000000000"),
+            ("g", &*born),
             ("h", "0"),
             ("i", &*properties),
             ("j", "0"),
