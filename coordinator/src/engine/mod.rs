@@ -76,8 +76,8 @@ struct Shared {
     status: Status,
     holds: Holds,
     half_queue: QueueId,
-    /// Wake-ups whose messages may wait at the same time for their topics to be created.
-    creating: Arc<Semaphore>,
+    /// Requests that are worked on aside: they wait for the disk before they can be taken.
+    aside: Arc<Semaphore>,
     running: RwLock<Option<Arc<Running>>>,
     tasks: Mutex<Option<Tasks>>,
 }
@@ -143,7 +143,7 @@ impl Coordinator {
             status: Status::default(),
             holds: Holds::default(),
             half_queue: half::half_queue(),
-            creating: Arc::new(Semaphore::new(CREATING)),
+            aside: Arc::new(Semaphore::new(ASIDE)),
             running: RwLock::new(None),
             tasks: Mutex::new(None),
         };
@@ -424,7 +424,11 @@ impl Extension for Coordinator {
             hidden.map(|topic| TopicName::new(topic).expect("reserved topics keep the rules"));
         Claims {
             owner: half::OWNER,
-            request_codes: vec![reserved::END_TRANSACTION, reserved::CHECK_TRANSACTION_STATE],
+            request_codes: vec![
+                reserved::END_TRANSACTION,
+                reserved::CHECK_TRANSACTION_STATE,
+                reserved::RESUME_CHECK_HALF_MESSAGE,
+            ],
             send_flags: reserved::FLAG_TRANSACTION_MASK,
             hidden_topics: hidden.to_vec(),
         }
@@ -571,8 +575,8 @@ impl Coordinator {
 #[cfg(test)]
 pub(crate) mod tests;
 
-/// Most wake-ups of connections whose half messages wait for topics to be created; behind that they are told to try again.
-const CREATING: usize = 256;
+/// Most requests from the wire that are worked on aside; behind that they are told to try again.
+const ASIDE: usize = 256;
 
 /// Most bytes of evidence in one row of the history.
 const EVIDENCE_BYTES: usize = 512;

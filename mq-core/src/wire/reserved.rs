@@ -88,6 +88,8 @@ pub const FLAG_STORE_HOST_V6: i32 = 0x20;
 pub const CHECK_TRANSACTION_STATE: i32 = 39;
 /// Request code of a producer's resolution.
 pub const END_TRANSACTION: i32 = 37;
+/// Request code that has a half message asked about again.
+pub const RESUME_CHECK_HALF_MESSAGE: i32 = 323;
 /// Request code that tells a consumer that its group has changed.
 pub const NOTIFY_CONSUMER_IDS_CHANGED: i32 = 40;
 

@@ -19,7 +19,7 @@ use mq_core::wire::{ids, reserved};
 use super::super::admission::{Admitted, NotAdmitted};
 use super::super::half::{ADDED, NewHalf};
 use super::super::{Coordinator, Running};
-use super::sender;
+use super::{busy, sender};
 use crate::transaction::{Incarnation, MarkerIdentity, TransactionId};
 
 /// Longest age before the first check-back that a message may ask for: a year.
@@ -94,7 +94,7 @@ pub(super) fn store(
 
 /// Stores half messages whose topics do not exist yet, one after the other.
 fn create_and_store(coordinator: &Coordinator, running: &Running, homeless: Vec<(Sent, Ticket)>) {
-    let Ok(permit) = coordinator.shared.creating.clone().try_acquire_owned() else {
+    let Ok(permit) = coordinator.shared.aside.clone().try_acquire_owned() else {
         for (_, ticket) in homeless {
             ticket.answer(busy("too many messages wait for topics to be created"));
         }
@@ -299,10 +299,6 @@ impl Waiting {
             queue: admitted.queue,
         }
     }
-}
-
-fn busy(why: impl Into<String>) -> Answer {
-    Answer::refused(response::SYSTEM_BUSY, why.into())
 }
 
 fn not_admitted(error: &NotAdmitted) -> Answer {

@@ -4,8 +4,10 @@
 //! |---|---|
 //! | `halves` | 10, 310, 320 with the flag of a half message |
 //! | `resolutions` | 37: COMMIT, ROLLBACK, UNKNOWN |
+//! | `asking` | 323: asking again |
 //! | `sender` | which process sent a half message, where its connection does not say |
 
+mod asking;
 mod halves;
 mod resolutions;
 mod sender;
@@ -41,6 +43,9 @@ pub(super) fn take(
     for (command, ticket) in calls {
         match command.code {
             reserved::END_TRANSACTION => resolutions.push((command, ticket)),
+            reserved::RESUME_CHECK_HALF_MESSAGE => {
+                asking::ask_again(coordinator, caller, (command, ticket));
+            }
             reserved::CHECK_TRANSACTION_STATE => ticket.answer(Answer::refused(
                 response::REQUEST_CODE_NOT_SUPPORTED,
                 "check-backs go from the server to producers",
@@ -50,6 +55,10 @@ pub(super) fn take(
     }
     halves::store(coordinator, &running, caller, halves);
     resolutions::decide(coordinator, &running, caller, resolutions)
+}
+
+fn busy(why: impl Into<String>) -> Answer {
+    Answer::refused(response::SYSTEM_BUSY, why.into())
 }
 
 fn unavailable(why: String) -> Answer {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use mq_core::extension::Extension as _;
-use mq_core::log::{Log, QueueOffset};
+use mq_core::log::{Log, Position, QueueOffset};
 use mq_core::names::{QueueId, TopicName};
 use mq_core::remoting::listener::Listener;
 use mq_core::serving::{BrokerService, Presence};
@@ -397,6 +397,31 @@ async fn a_sender_on_a_second_connection_is_found_by_the_ids_it_makes() {
     let rows = wire.rows().await;
     let senders: Vec<_> = rows.iter().map(|row| row.half.sender).collect();
     assert_eq!(senders, [Some(Incarnation(77)), None]);
+}
+
+#[tokio::test]
+async fn a_half_message_is_asked_about_again_by_the_id_of_its_record() {
+    let mut wire = Wire::new().await;
+    let one = wire.half("ONE").await;
+    wire.rig.coordinator.write_held().await.unwrap();
+    let again = |id: &str| Command {
+        fields: [("topic", "orders"), ("msgId", id)].into_iter().collect(),
+        ..Command::request(reserved::RESUME_CHECK_HALF_MESSAGE, 9)
+    };
+    let host = SocketAddrV4::new(Ipv4Addr::LOCALHOST, 1);
+    let id = ids::offset_id(host, one.position);
+    let answer = wire.call(again(&id)).await;
+    assert_eq!(answer.code, 1, "nobody is connected");
+    assert!(answer.remark.contains("order-service"), "{}", answer.remark);
+    let (_connection, asked) = wire.rig.connect(7, &[]);
+    assert_eq!(wire.call(again(&id)).await.code, 0);
+    while asked.count() == 0 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(asked.take(), [Position(one.position)]);
+    for wrong in [ids::offset_id(host, one.position + 8), "zz".to_owned()] {
+        assert_eq!(wire.call(again(&wrong)).await.code, 1);
+    }
 }
 
 #[tokio::test]
