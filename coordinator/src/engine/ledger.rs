@@ -265,6 +265,16 @@ impl Ledger {
         number <= self.published || self.published_ahead.contains(&number)
     }
 
+    /// The half messages whose rows are held back, in log order.
+    pub fn held_halves(&self) -> impl Iterator<Item = &Half> {
+        self.held.values().map(|held| &held.half)
+    }
+
+    /// Gives up the row of the half message at `position`, which SQL will never take: as if it had been decided and forgotten.
+    pub fn give_up(&mut self, position: Position) -> Option<Half> {
+        self.held.remove(&position).map(|held| held.half)
+    }
+
     /// Tells that `plan`'s batch is in SQL. Returns how many rows are no longer held back.
     pub fn committed(&mut self, plan: &Plan) -> usize {
         for position in &plan.written {

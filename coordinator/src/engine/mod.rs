@@ -9,6 +9,7 @@
 //! | `writer` | the one task that speaks to the store |
 //! | `publish` | decisions into the log, in decision order |
 //! | `recovery` | a start: SQL and log agree again |
+//! | `impostors` | half messages that carry the id of another |
 //! | `locate` | finding the half message that somebody names |
 //! | `serving` | half messages and resolutions that come over the wire |
 //! | `operate` | what an operator may do: ask again, decide |
@@ -19,6 +20,7 @@ mod admission;
 pub mod feed;
 pub mod half;
 mod holds;
+mod impostors;
 pub mod ledger;
 mod locate;
 pub mod operate;
@@ -363,6 +365,7 @@ impl Coordinator {
             writer::Parts {
                 log,
                 clock: broker.clock().clone(),
+                reader: shared.store.reader(),
                 random: broker.random().clone(),
                 feed: feed.clone(),
                 slots: slots.clone(),

@@ -15,6 +15,7 @@ use mq_core::wire::record::RecordView;
 
 use super::feed::{Durable, Feed};
 use super::half;
+use super::impostors;
 use super::ledger::{Ledger, Now, Request, What};
 use super::publish::{self, Decided, Final};
 use super::settings::Settings;
@@ -255,16 +256,31 @@ async fn write_missing(
         return Ok(());
     }
     let at = parts.log.now();
-    let now = Now {
-        at,
-        wall_ms: parts.clock.wall_ms(),
-        batch: parts.random.next_u128(),
+    let plan = |ledger: &Ledger| {
+        let now = Now {
+            at,
+            wall_ms: parts.clock.wall_ms(),
+            batch: parts.random.next_u128(),
+        };
+        ledger.plan(
+            now,
+            &requests,
+            rows.clone(),
+            Duration::ZERO,
+            |half, asked| parts.check_at.of(half, asked),
+        )
     };
-    let plan = ledger.plan(now, &requests, rows, Duration::ZERO, |half, asked| {
-        parts.check_at.of(half, asked)
-    });
-    writer.commit(&plan.batch).await?;
-    ledger.committed(&plan);
+    let mut planned = plan(ledger);
+    if let Err(error) = writer.commit(&planned.batch).await {
+        let refused = matches!(error, CommitError::Refused(_));
+        let reader = parts.store.reader();
+        if !refused || impostors::give_up(ledger, &*reader).await?.is_empty() {
+            return Err(error.into());
+        }
+        planned = plan(ledger);
+        writer.commit(&planned.batch).await?;
+    }
+    ledger.committed(&planned);
     Ok(())
 }
 

@@ -17,13 +17,14 @@ use tokio::sync::{Notify, Semaphore, mpsc, oneshot};
 use super::feed::{Durable, Feed};
 use super::half::OWNER;
 use super::holds::Holds;
+use super::impostors;
 use super::ledger::{Answer, Ledger, Now, Plan, Request, Slot, What};
 use super::publish::{self, Decided, Final};
 use super::recovery;
 use super::status::{Health, Status};
 use crate::check_back::sweep;
 use crate::steps;
-use crate::store::{CommitError, Fate, Half, Row, StoreError, TxWriter};
+use crate::store::{CommitError, Fate, Half, Row, StoreError, TxReader, TxWriter};
 use crate::transaction::{Actor, Decision};
 
 /// A request and who waits for its answer.
@@ -84,6 +85,8 @@ pub struct Parts {
     pub log: Arc<dyn Log>,
     /// The wall clock of batches.
     pub clock: Arc<dyn Clock>,
+    /// Reads beside the writer.
+    pub reader: Arc<dyn TxReader>,
     /// Batch ids.
     pub random: Arc<dyn Random>,
     /// What became durable.
@@ -354,7 +357,8 @@ impl Writer {
                             copy,
                             reply,
                         });
-                    self.split(pending.collect(), hold, &why, &mut waiting)?;
+                    self.split(pending.collect(), hold, &why, &mut waiting)
+                        .await?;
                     continue;
                 }
                 steps::reach("decision.committed");
@@ -370,8 +374,8 @@ impl Writer {
     }
 
     /// The database refuses something in a batch: makes smaller ones of it, down to the culprit, whose caller learns nothing.
-    fn split(
-        &self,
+    async fn split(
+        &mut self,
         mut pending: Vec<Pending>,
         hold: Duration,
         why: &str,
@@ -385,10 +389,8 @@ impl Writer {
         );
         match (pending.len(), held_too) {
             (0, _) => {
-                self.parts.status.fail(&format!(
-                    "the database refuses rows of half messages: {why}"
-                ));
-                return Err(Failed);
+                self.give_up_impostors(why).await?;
+                waiting.push((Vec::new(), hold));
             }
             (1, false) => drop(pending),
             (1, true) => {
@@ -400,6 +402,26 @@ impl Writer {
                 waiting.push((later, hold));
                 waiting.push((pending, Duration::MAX));
             }
+        }
+        Ok(())
+    }
+
+    /// The database refuses rows of half messages, for the reason `why`: it may if they carry ids of others.
+    async fn give_up_impostors(&mut self, why: &str) -> Result<(), Failed> {
+        let given_up = impostors::give_up(&mut self.ledger, &*self.parts.reader).await;
+        let given_up = given_up.unwrap_or_else(|error| {
+            tracing::error!(%error, "half messages with ids of others cannot be looked for");
+            Vec::new()
+        });
+        if given_up.is_empty() {
+            self.parts.status.fail(&format!(
+                "the database refuses rows of half messages: {why}"
+            ));
+            return Err(Failed);
+        }
+        self.parts.slots.add_permits(given_up.len());
+        for half in given_up {
+            self.parts.holds.release(&half.topic);
         }
         Ok(())
     }

@@ -530,3 +530,40 @@ async fn a_topic_with_open_half_messages_can_neither_be_deleted_nor_shrunk() {
     tokio::time::sleep(Duration::from_millis(1)).await;
     rig.broker.delete_topic(&topic).await.unwrap();
 }
+
+/// A client that gives one id twice harms itself alone.
+#[tokio::test(start_paused = true)]
+async fn a_half_message_with_the_id_of_another_is_given_up_and_everybody_else_goes_on() {
+    let mut rig = Rig::new().await;
+    let first = rig.half().await;
+    rig.next_id -= 1;
+    let twin = rig.half().await;
+    let third = rig.half().await;
+    assert_eq!(first.id, twin.id);
+    assert_eq!(
+        rig.resolve(&first, Resolution::Commit).await,
+        Outcome::DecidedNow
+    );
+    rig.pass(Duration::from_millis(200)).await;
+    assert_eq!(rig.state(&third).await, State::Prepared);
+    let outcome = rig.resolve(&twin, Resolution::Commit).await;
+    assert!(
+        matches!(outcome, Outcome::NoSuchHalfMessage { .. }),
+        "{outcome:?}"
+    );
+    assert_eq!(rig.published(), [first.id]);
+    // Never written before the process dies: a start finds it in the log.
+    rig.next_id -= 1;
+    rig.half().await;
+    let mut rig = rig.crash().await.unwrap();
+    rig.next_id += 1;
+    let last = rig.half().await;
+    assert_eq!(
+        rig.resolve(&last, Resolution::Commit).await,
+        Outcome::DecidedNow
+    );
+    assert_eq!(
+        rig.resolve(&third, Resolution::Commit).await,
+        Outcome::DecidedNow
+    );
+}
