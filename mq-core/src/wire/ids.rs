@@ -21,7 +21,7 @@ pub fn parse_offset_id(id: &str) -> Option<(SocketAddrV4, u64)> {
 /// 128 bits as 32 upper-case hex digits.
 #[must_use]
 pub fn hex128(bits: u128) -> String {
-    // By hand: this is asked several times for every message, and formatting takes five times as long.
+    // By hand: this is asked several times for every message, and formatting 128 bits is slow.
     let digit = |nibble: u8| char::from(nibble + if nibble < 10 { b'0' } else { b'A' - 10 });
     let mut text = String::with_capacity(32);
     for byte in bits.to_be_bytes() {
