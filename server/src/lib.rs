@@ -7,6 +7,7 @@
 //! | [`output`] | what commands print: JSON, tables on a terminal, plain columns elsewhere |
 //! | [`settings`] | which settings there are, and which of several values counts |
 //! | [`serve`] | `halfmoon server`, `nameserver`, `broker`: the processes that stay |
+//! | [`remote`] | `halfmoon topic`, `group`, `message`: over the wire |
 //! | [`transactions`] | `halfmoon tx`: transactions and their history |
 //! | [`audit`] | `halfmoon audit`: the whole history for others to keep |
 //! | [`mod@bench`] | `halfmoon bench`: what this machine can do |
@@ -17,6 +18,7 @@ mod date;
 pub mod failure;
 pub mod folder;
 pub mod output;
+pub mod remote;
 mod seals;
 pub mod serve;
 pub mod settings;
@@ -46,6 +48,9 @@ enum Command {
     Server(serve::ServerArguments),
     Nameserver(serve::NameserverArguments),
     Broker(serve::BrokerArguments),
+    Topic(remote::topic::Arguments),
+    Group(remote::group::Arguments),
+    Message(remote::message::Arguments),
     Tx(transactions::Arguments),
     Audit(audit::Arguments),
     Bench(bench::Arguments),
@@ -54,6 +59,7 @@ enum Command {
 const EXAMPLES: &str = "\
 Examples:
   halfmoon server                                nameserver, broker and coordinator in one process
+  halfmoon message send --topic orders --body hello   against any RocketMQ at NAMESRV_ADDR
   halfmoon tx list --state prepared              what is still open
   halfmoon tx why 0192F3C55E7A7B3C8D9E0F1A2B3C4D5E   why a message was published, or was not
   halfmoon audit export > history.ndjson         the whole history with its seals
@@ -107,6 +113,9 @@ fn start(command: Command) -> Result<(), Failure> {
             Command::Server(arguments) => serve::server(arguments).await,
             Command::Nameserver(arguments) => serve::nameserver(arguments).await,
             Command::Broker(arguments) => serve::broker(arguments).await,
+            Command::Topic(arguments) => remote::topic::run(arguments).await,
+            Command::Group(arguments) => remote::group::run(arguments).await,
+            Command::Message(arguments) => remote::message::run(arguments).await,
             Command::Tx(arguments) => transactions::run(arguments).await,
             Command::Audit(arguments) => audit::run(arguments).await,
             Command::Bench(arguments) => bench::run(arguments).await,

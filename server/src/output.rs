@@ -151,6 +151,14 @@ impl Output {
         Ok(())
     }
 
+    /// Hands what was printed so far to the operating system.
+    ///
+    /// # Errors
+    /// [`Failure`] of writing.
+    pub fn flush(&mut self) -> Result<(), Failure> {
+        Ok(self.to.flush()?)
+    }
+
     /// Hands everything to the operating system; call it last.
     ///
     /// # Errors
