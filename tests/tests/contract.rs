@@ -1,8 +1,8 @@
 //! What a producer may rely on, whatever it says and however often: one decision for each half message.
 //!
 //! The tests speak in raw frames and can judge any RocketMQ: start one with `transactionTimeOut` 2 s,
-//! `transactionCheckInterval` 3 s and `transactionCheckMax` 4, name its nameserver in `HALFMOON_TEST_NAMESERVER`, and run
-//! `tests/run contract`.
+//! `transactionCheckInterval` 3 s and `transactionCheckMax` 4, and name its nameserver in `HALFMOON_TEST_NAMESERVER`; see
+//! CONTRIBUTING.md.
 
 mod member;
 mod server;
