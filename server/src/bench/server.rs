@@ -200,7 +200,10 @@ fn fill_in(
             name: name(arguments, *step).into(),
             store,
             flush: if step.other { "as set" } else { "sync" },
-            in_flight: step.in_flight * arguments.connections,
+            in_flight: match step.kind {
+                Loop::Backlog => QUEUES as usize,
+                Loop::HalfCommit | Loop::Send => step.in_flight * arguments.connections,
+            },
             size_bytes: arguments.size,
             per_second: 0.0,
             p50_us: 0.0,
