@@ -2,6 +2,7 @@ import java.util.HashSet;
 import java.util.Set;
 import java.util.concurrent.CountDownLatch;
 import java.util.concurrent.TimeUnit;
+import java.util.function.Consumer;
 import org.apache.rocketmq.client.consumer.DefaultMQPushConsumer;
 import org.apache.rocketmq.client.consumer.MessageSelector;
 import org.apache.rocketmq.client.consumer.listener.ConsumeConcurrentlyStatus;
@@ -27,8 +28,7 @@ final class Consuming {
     /** Takes messages in any order; with `retry` each is sent back the first time. */
     static void concurrently(Order order, boolean retry) throws Exception {
         Consuming consuming = new Consuming(order);
-        DefaultMQPushConsumer consumer = consuming.consumer();
-        consumer.registerMessageListener((MessageListenerConcurrently) (messages, context) -> {
+        MessageListenerConcurrently listener = (messages, context) -> {
             // Batches have one message each unless told otherwise.
             MessageExt message = messages.get(0);
             if (retry && message.getReconsumeTimes() == 0) {
@@ -38,21 +38,20 @@ final class Consuming {
             }
             consuming.took(message);
             return ConsumeConcurrentlyStatus.CONSUME_SUCCESS;
-        });
-        consuming.until(consumer);
+        };
+        consuming.until(consumer -> consumer.registerMessageListener(listener));
     }
 
     /** Takes each queue's messages one after the other, under the server's lock. */
     static void orderly(Order order) throws Exception {
         Consuming consuming = new Consuming(order);
-        DefaultMQPushConsumer consumer = consuming.consumer();
-        consumer.registerMessageListener((MessageListenerOrderly) (messages, context) -> {
+        MessageListenerOrderly listener = (messages, context) -> {
             for (MessageExt message : messages) {
                 consuming.took(message);
             }
             return ConsumeOrderlyStatus.SUCCESS;
-        });
-        consuming.until(consumer);
+        };
+        consuming.until(consumer -> consumer.registerMessageListener(listener));
     }
 
     private DefaultMQPushConsumer consumer() throws Exception {
@@ -77,8 +76,19 @@ final class Consuming {
         }
     }
 
-    private void until(DefaultMQPushConsumer consumer) throws Exception {
-        consumer.start();
+    private void until(Consumer<DefaultMQPushConsumer> listen) throws Exception {
+        DefaultMQPushConsumer consumer = Order.patiently(() -> {
+            DefaultMQPushConsumer started = consumer();
+            listen.accept(started);
+            try {
+                started.start();
+            } catch (Exception failure) {
+                // It cannot be started again, and its group is free only now.
+                started.shutdown();
+                throw failure;
+            }
+            return started;
+        });
         new Fact("started").tell();
         // The watch in Client ends a wait in vain.
         all.await();

@@ -1,3 +1,6 @@
+import java.util.concurrent.Callable;
+import java.util.concurrent.TimeUnit;
+
 /** What a scenario is asked to do. */
 final class Order {
     final String nameserver;
@@ -28,5 +31,34 @@ final class Order {
         if (!holds) {
             throw new IllegalStateException(otherwise);
         }
+    }
+
+    /**
+     * Does something that begins with a look-up of the route. On a machine that starts many Java machines at once the
+     * look-up, and only that, is tried again: the clients wait for it no longer than three seconds.
+     */
+    static <T> T patiently(Callable<T> work) throws Exception {
+        for (int tries = 1; ; tries++) {
+            try {
+                return work.call();
+            } catch (Exception failure) {
+                if (tries == 10 || !isAboutTheRoute(failure)) {
+                    throw failure;
+                }
+                TimeUnit.MILLISECONDS.sleep(500);
+            }
+        }
+    }
+
+    private static boolean isAboutTheRoute(Throwable failure) {
+        for (Throwable cause = failure; cause != null; cause = cause.getCause()) {
+            String message = String.valueOf(cause.getMessage());
+            boolean unknown = message.startsWith("No route info") || message.startsWith("Can not find Message Queue");
+            // Client 5 says it so, with the cause inside.
+            if (unknown || cause instanceof IllegalStateException && cause.getCause() != null) {
+                return true;
+            }
+        }
+        return false;
     }
 }

@@ -22,7 +22,7 @@ final class Pulling {
         consumer.setNamesrvAddr(order.nameserver);
         consumer.start();
         try {
-            Set<MessageQueue> queues = consumer.fetchSubscribeMessageQueues(order.topic);
+            Set<MessageQueue> queues = Order.patiently(() -> consumer.fetchSubscribeMessageQueues(order.topic));
             Order.expect(!queues.isEmpty(), "no queues");
             int pulled = 0;
             for (MessageQueue queue : queues) {
@@ -76,7 +76,8 @@ final class Pulling {
             List<SendResult> results = new ArrayList<>();
             for (int number = 0; number < order.count; number++) {
                 sent.add(Sending.message(order, number));
-                results.add(producer.send(sent.get(number)));
+                Message message = sent.get(number);
+                results.add(Order.patiently(() -> producer.send(message)));
             }
             for (int number = 0; number < order.count; number++) {
                 Message message = sent.get(number);

@@ -16,7 +16,7 @@ final class Sending {
         with(order, producer -> {
             for (int number = 0; number < order.count; number++) {
                 Message message = message(order, number);
-                tell(message, producer.send(message));
+                tell(message, Order.patiently(() -> producer.send(message)));
             }
         });
     }
@@ -28,12 +28,13 @@ final class Sending {
             for (int number = 0; number < order.count; number++) {
                 batch.add(message(order, number));
             }
-            SendResult result = producer.send(batch);
+            SendResult result = Order.patiently(() -> producer.send(batch));
             Order.expect(result.getSendStatus() == SendStatus.SEND_OK, "not stored: " + result);
             String[] ids = result.getMsgId().split(",");
             Order.expect(ids.length == order.count, "ids of a batch: " + result.getMsgId());
             for (int number = 0; number < order.count; number++) {
                 new Fact("sent").with("key", batch.get(number).getKeys())
+                    .with("tag", batch.get(number).getTags())
                     .with("body", text(batch.get(number)))
                     .with("id", ids[number])
                     .with("queue", result.getMessageQueue().getQueueId())
@@ -49,11 +50,11 @@ final class Sending {
             for (int number = 0; number < order.count; number++) {
                 Message message = message(order, number);
                 message.setDelayTimeLevel(1);
-                SendResult result = producer.send(message);
+                SendResult result = Order.patiently(() -> producer.send(message));
                 Order.expect(result.getSendStatus() == SendStatus.SEND_OK, "not stored: " + result);
                 // Where it stands now is not where it will be delivered from.
-                new Fact("sent").with("key", message.getKeys()).with("body", text(message))
-                    .with("id", result.getMsgId()).tell();
+                new Fact("sent").with("key", message.getKeys()).with("tag", message.getTags())
+                    .with("body", text(message)).with("id", result.getMsgId()).tell();
             }
         });
     }
@@ -64,10 +65,11 @@ final class Sending {
             for (int number = 0; number < order.count; number++) {
                 Message message = message(order, number);
                 MessageQueue[] chosen = new MessageQueue[1];
-                SendResult result = producer.send(message, (queues, ignored, argument) -> {
+                int chooser = number;
+                SendResult result = Order.patiently(() -> producer.send(message, (queues, ignored, argument) -> {
                     chosen[0] = queues.get((Integer) argument % queues.size());
                     return chosen[0];
-                }, number);
+                }, chooser));
                 Order.expect(result.getMessageQueue().equals(chosen[0]), "another queue: " + result);
                 tell(message, result);
             }

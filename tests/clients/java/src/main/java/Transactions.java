@@ -43,7 +43,9 @@ final class Transactions implements TransactionListener {
         try {
             for (int number = 0; number < order.count; number++) {
                 Message message = Sending.message(order, number);
-                TransactionSendResult result = producer.sendMessageInTransaction(message, number);
+                Integer argument = number;
+                TransactionSendResult result =
+                    Order.patiently(() -> producer.sendMessageInTransaction(message, argument));
                 Order.expect(result.getSendStatus() == SendStatus.SEND_OK, "not stored: " + result);
                 new Fact("half").with("key", message.getKeys()).with("body", Sending.text(message))
                     .with("tag", message.getTags()).answered(result)
