@@ -1,4 +1,4 @@
-//! Everything in one process: one data folder with a log, an SQLite database beside it, a broker and a coordinator.
+//! Everything in one process: one data folder with a log, a database in it or elsewhere, a broker and a coordinator.
 
 use std::fs;
 use std::io;
@@ -17,7 +17,7 @@ use mq_core::wire::reserved;
 
 use crate::engine::{self, Coordinator, half};
 use crate::steps;
-use crate::store::sqlite::{Options, Sqlite};
+use crate::store::database::{Database, Options};
 use crate::store::{StoreError, TxStore};
 
 /// Name of the log's folder inside the data folder.
@@ -34,10 +34,10 @@ pub struct Settings {
     pub broker: broker::Settings,
     /// The coordinator.
     pub coordinator: engine::settings::Settings,
-    /// The coordinator's database; inside the data folder unless set.
-    pub database: Option<PathBuf>,
+    /// The coordinator's database; a file inside the data folder unless set.
+    pub database: Option<Database>,
     /// How the database is used.
-    pub sqlite: Options,
+    pub store: Options,
 }
 
 /// Why it does not open. One line each, naming the folder or file and what to do.
@@ -82,7 +82,7 @@ pub struct Embedded {
     broker: Broker,
     coordinator: Coordinator,
     log: Arc<FileLog>,
-    store: Sqlite,
+    store: Arc<dyn TxStore>,
 }
 
 impl Embedded {
@@ -114,10 +114,9 @@ impl Embedded {
         );
         let database = settings
             .database
-            .unwrap_or_else(|| folder.join(DATABASE_FILE));
-        let store = Sqlite::open(database, settings.sqlite).await?;
-        let shared: Arc<dyn TxStore> = Arc::new(store.clone());
-        let coordinator = Coordinator::new(shared, settings.coordinator);
+            .unwrap_or_else(|| folder.join(DATABASE_FILE).into());
+        let store = database.open(settings.store).await?;
+        let coordinator = Coordinator::new(store.clone(), settings.coordinator);
         let parts = broker::Parts {
             log: log.clone() as Arc<dyn Log>,
             clock,
@@ -219,9 +218,26 @@ mod tests {
 
     #[tokio::test]
     async fn a_transaction_goes_through_all_layers_and_survives_a_clean_stop() {
+        goes_through_all_layers(&Settings::default()).await;
+    }
+
+    #[tokio::test]
+    async fn on_postgres_too_a_transaction_goes_through_all_layers_and_survives_a_clean_stop() {
+        let database = private_postgres::database().await;
+        let settings = Settings {
+            database: Some(Database::Postgres(private_postgres::url_of(&database))),
+            ..Settings::default()
+        };
+        goes_through_all_layers(&settings).await;
+        let folder = tempfile::tempdir().unwrap();
+        let error = Embedded::open(folder.path(), settings).await.unwrap_err();
+        assert!(error.to_string().contains("belongs to log"), "{error}");
+    }
+
+    async fn goes_through_all_layers(settings: &Settings) {
         let folder = tempfile::tempdir().unwrap();
         let data = folder.path().join("data");
-        let open = Embedded::open(&data, Settings::default()).await.unwrap();
+        let open = Embedded::open(&data, settings.clone()).await.unwrap();
         let receipt = open.coordinator().half(half(1)).await.unwrap();
         let committed = Resolve {
             id: receipt.id,
@@ -238,7 +254,7 @@ mod tests {
         open.coordinator().half(half(2)).await.unwrap();
         open.close().await.unwrap();
 
-        let open = Embedded::open(&data, Settings::default()).await.unwrap();
+        let open = Embedded::open(&data, settings.clone()).await.unwrap();
         assert_eq!(
             open.coordinator().found(),
             engine::recovery::Found::default()

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use clap::Args;
 use coordinator::embedded::{DATABASE_FILE, Embedded, LOG_FOLDER, OpenError, Settings};
 use coordinator::store::TxReader;
-use coordinator::store::sqlite;
+use coordinator::store::database::{Database, Options};
 
 use mq_core::log::open::OpenError as LogOpenError;
 
@@ -26,7 +26,7 @@ pub struct Folder {
     )]
     pub data: PathBuf,
 
-    /// The database, if it is not inside the data folder: sqlite:PATH.
+    /// The database, if it is not inside the data folder: sqlite:PATH or postgres://USER@HOST/DATABASE.
     #[arg(long, value_name = "URL", env = "HALFMOON_DATABASE", global = true)]
     pub database: Option<String>,
 }
@@ -37,8 +37,8 @@ impl Folder {
     /// # Errors
     /// [`Failure::Environment`] naming the folder or file, and what to do.
     pub async fn reader(&self) -> Result<Arc<dyn TxReader>, Failure> {
-        let path = self.existing_database()?;
-        Ok(sqlite::open_reader(&path, sqlite::Options::default()).await?)
+        let database = self.existing_database()?;
+        Ok(database.open_reader(Options::default()).await?)
     }
 
     /// Opens the data folder to change something in it, alone. Nothing is created.
@@ -48,10 +48,12 @@ impl Folder {
     pub async fn open(&self) -> Result<Embedded, Failure> {
         let folder = self.data.display();
         let database = self.existing_database()?;
-        if !matches!(database.try_exists(), Ok(true)) {
+        if database
+            .file()
+            .is_some_and(|file| !matches!(file.try_exists(), Ok(true)))
+        {
             return Err(Failure::Environment(format!(
-                "{} does not exist; name the database with --database sqlite:PATH",
-                database.display()
+                "{database} does not exist; name the database with --database sqlite:PATH"
             )));
         }
         if !matches!(self.data.join(LOG_FOLDER).try_exists(), Ok(true)) {
@@ -74,10 +76,10 @@ impl Folder {
         })
     }
 
-    /// The database's file; one that is named is not looked at.
-    pub(crate) fn existing_database(&self) -> Result<PathBuf, Failure> {
-        if let Some(url) = &self.database {
-            return sqlite_path(url);
+    /// The database; one that is named is not looked at.
+    pub(crate) fn existing_database(&self) -> Result<Database, Failure> {
+        if let Some(database) = self.named_database()? {
+            return Ok(database);
         }
         let folder = self.data.display();
         let path = self.data.join(DATABASE_FILE);
@@ -95,7 +97,7 @@ impl Folder {
             }
         }
         match path.try_exists() {
-            Ok(true) => Ok(path),
+            Ok(true) => Ok(path.into()),
             Ok(false) => Err(Failure::Environment(format!(
                 "{folder} is not a data folder: it has no {DATABASE_FILE}; name another with --data or HALFMOON_DATA"
             ))),
@@ -105,6 +107,17 @@ impl Folder {
             ))),
         }
     }
+
+    /// The database that `--database` names, if it does.
+    ///
+    /// # Errors
+    /// [`Failure::Environment`] when it names none.
+    pub fn named_database(&self) -> Result<Option<Database>, Failure> {
+        let named = self.database.as_deref().map(str::parse);
+        named
+            .transpose()
+            .map_err(|error| Failure::Environment(format!("--database {error}")))
+    }
 }
 
 /// Whether `folder` is a folder that can be read.
@@ -112,33 +125,26 @@ fn look(folder: &Path) -> io::Result<()> {
     std::fs::read_dir(folder).map(|_| ())
 }
 
-fn sqlite_path(url: &str) -> Result<PathBuf, Failure> {
-    match url.strip_prefix("sqlite:") {
-        Some(path) if !path.is_empty() => {
-            Ok(PathBuf::from(path.strip_prefix("//").unwrap_or(path)))
-        }
-        _ => Err(Failure::Environment(format!(
-            "--database {url} is not understood; write sqlite:PATH"
-        ))),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn a_database_is_named_by_its_path() {
+    fn a_database_is_named_by_its_url() {
+        let named = |url: &str| {
+            let folder = Folder {
+                data: PathBuf::from("data"),
+                database: Some(url.to_owned()),
+            };
+            folder.existing_database()
+        };
         assert_eq!(
-            sqlite_path("sqlite:a/b.db").unwrap(),
-            PathBuf::from("a/b.db")
+            named("sqlite:a/b.db").unwrap().file(),
+            Some("a/b.db".as_ref())
         );
-        assert_eq!(
-            sqlite_path("sqlite:///a/b.db").unwrap(),
-            PathBuf::from("/a/b.db")
-        );
+        assert_eq!(named("postgres://h/d").unwrap().file(), None);
         for wrong in ["a/b.db", "sqlite:", "mysql://x"] {
-            let failure = sqlite_path(wrong).unwrap_err();
+            let failure = named(wrong).unwrap_err();
             assert!(
                 failure.line().unwrap().contains("sqlite:PATH"),
                 "{failure:?}"

@@ -162,10 +162,11 @@ pub async fn run(arguments: Arguments) -> Result<(), Failure> {
 
 /// There is no such transaction.
 fn no_such(id: TransactionId, folder: &Folder) -> Failure {
-    let place = folder
-        .database
-        .clone()
-        .unwrap_or_else(|| folder.data.display().to_string());
+    let named = folder.named_database().ok().flatten();
+    let place = named.map_or_else(
+        || folder.data.display().to_string(),
+        |database| database.to_string(),
+    );
     Failure::Negative(format!(
         "there is no transaction {id} in {place}; one that was stored less than 50 ms ago, or was decided and is no longer kept, is not shown"
     ))

@@ -3,6 +3,7 @@
 mod contract;
 mod crash;
 mod documents;
+mod features;
 mod fuzz;
 mod judged;
 mod readme;

@@ -12,6 +12,7 @@
 //! | [`endpoint`] | the coordinator, near or far, as a trait |
 
 pub mod check_back;
+#[cfg(feature = "engine")]
 pub mod embedded;
 pub mod endpoint;
 pub mod half;

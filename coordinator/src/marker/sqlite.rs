@@ -14,11 +14,13 @@ use sqlx::{ConnectOptions, Connection, SqliteConnection, SqlitePool};
 use super::databases::Place;
 use super::slot::{Lease, Slot};
 use super::{Marker, MarkerError, MarkerStore};
-use crate::store;
 use crate::transaction::{MarkerIdentity, TransactionId};
 
 /// How long a fence waits for the write lock before it says *locked*. Short, because the coordinator asks again.
 pub const LOCK_WAIT: Duration = Duration::from_millis(100);
+
+/// `PRAGMA application_id` of the coordinator's own databases: "HMtx".
+pub(crate) const COORDINATORS: i64 = 0x484D_7478;
 
 const TABLE: &str = include_str!("../../../sql/marker/sqlite.sql");
 
@@ -111,7 +113,7 @@ async fn check_database(connection: &mut SqliteConnection) -> Result<(), MarkerE
             "markers need a database file: one in memory loses them with the process".into(),
         );
     }
-    if application == store::sqlite::APPLICATION_ID {
+    if application == COORDINATORS {
         return refuse(format!(
             "{file} is the coordinator's own database; give the service a file of its own"
         ));

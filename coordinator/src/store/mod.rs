@@ -15,6 +15,7 @@
 //!   follow the owner row is [`CommitError::Refused`].
 
 pub mod conformance;
+pub mod database;
 pub mod model;
 mod names;
 #[cfg(feature = "postgres")]
@@ -245,6 +246,9 @@ pub trait TxStore: fmt::Debug + Send + Sync + 'static {
 
     /// A reader over connections of its own. Reading never blocks the writer.
     fn reader(&self) -> Arc<dyn TxReader>;
+
+    /// Closes the connections for reading. Readers may fail from here on; a writer goes on.
+    async fn close(&self) {}
 }
 
 /// The one writer of a store. Dropping a future of it may still take effect: let none be dropped.
@@ -353,3 +357,6 @@ pub trait TxReader: fmt::Debug + Send + Sync {
     /// [`StoreError`].
     async fn seals(&self, from: u64, limit: u32) -> Result<Vec<Seal>, StoreError>;
 }
+
+#[cfg(test)]
+mod tests;

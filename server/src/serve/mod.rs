@@ -96,7 +96,7 @@ struct Storage {
     /// The data folder, made if it is missing; ./halfmoon-data unless set [env: HALFMOON_DATA]
     #[arg(long, value_name = "DIR")]
     data: Option<String>,
-    /// The database, if it is not inside the data folder: sqlite:PATH [env: HALFMOON_DATABASE]
+    /// The database, if it is not inside the data folder: sqlite:PATH or postgres://USER@HOST/DATABASE [env: HALFMOON_DATABASE]
     #[arg(long, value_name = "URL")]
     database: Option<String>,
     /// How much memory caches and queues may take; 96MiB unless set [env: HALFMOON_MEMORY]

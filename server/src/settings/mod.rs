@@ -22,6 +22,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::failure::Failure;
+use coordinator::store::database::Database;
 
 /// One setting.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -228,8 +229,8 @@ pub struct Settings {
     pub flush_async: bool,
     /// The data folder.
     pub data: PathBuf,
-    /// The database's file, if it is not inside the data folder.
-    pub database: Option<PathBuf>,
+    /// The database, if it is not inside the data folder.
+    pub database: Option<Database>,
     /// Bytes that caches and queues may take.
     pub memory: u64,
     /// Bytes of one file of the log.

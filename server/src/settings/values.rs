@@ -1,9 +1,9 @@
 //! Values as people write them, pure: addresses, sizes, times, switches. Errors complete a sentence about the value.
 
 use std::net::{Ipv4Addr, SocketAddrV4};
-use std::path::PathBuf;
 use std::time::Duration;
 
+use coordinator::store::database::Database;
 use mq_core::broker;
 use mq_core::log::open::Settings as LogSettings;
 
@@ -184,17 +184,13 @@ pub fn duration(text: &str) -> Result<Duration, String> {
         .ok_or_else(|| "is no time; write such as 500ms, 6s or 2m, at most 168h".into())
 }
 
-/// The database's file.
+/// The database, by its URL.
 ///
 /// # Errors
 /// What to write instead.
-pub fn database(text: &str) -> Result<PathBuf, String> {
-    match text.strip_prefix("sqlite:") {
-        Some(path) if !path.is_empty() => {
-            Ok(PathBuf::from(path.strip_prefix("//").unwrap_or(path)))
-        }
-        _ => Err("is not understood; write sqlite:PATH".into()),
-    }
+pub fn database(text: &str) -> Result<Database, String> {
+    text.parse()
+        .map_err(|_| "is not understood; write sqlite:PATH or postgres://USER@HOST/DATABASE".into())
 }
 
 fn number_and_unit(text: &str) -> (Option<u64>, &str) {
@@ -257,7 +253,11 @@ mod tests {
         assert!(queues("0").is_err() && queues("99999").is_err() && queues("8").is_ok());
         assert!(segment("100").is_err() && segment("64MiB").is_ok());
         assert!(name("a b").is_err() && name("broker-a").is_ok());
-        assert_eq!(database("sqlite:a.db"), Ok("a.db".into()));
-        assert!(database("postgres://x").is_err());
+        assert_eq!(
+            database("sqlite:a.db").unwrap().file(),
+            Some("a.db".as_ref())
+        );
+        assert_eq!(database("postgres://x/y").unwrap().file(), None);
+        assert!(database("mysql://x").is_err());
     }
 }

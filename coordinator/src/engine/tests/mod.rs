@@ -1,5 +1,6 @@
 //! Stories of the engine, told over a log and a store in memory.
 
+mod on_postgres;
 pub(crate) mod rig;
 
 use std::sync::Arc;

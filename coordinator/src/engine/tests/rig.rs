@@ -20,10 +20,10 @@ use crate::store::model::Model;
 use crate::transaction::{Actor, Incarnation, MarkerIdentity, Resolution, State, TransactionId};
 
 /// A broker, a coordinator and what they stand on; all of it but log and store can be thrown away and started again.
-pub(crate) struct Rig {
+pub(crate) struct Rig<S = Model> {
     pub(crate) clock: Arc<ManualClock>,
     pub(crate) log: Arc<MemoryLog>,
-    pub(crate) store: Model,
+    pub(crate) store: S,
     pub(crate) broker: Broker,
     pub(crate) coordinator: Coordinator,
     pub(crate) next_id: u128,
@@ -33,15 +33,35 @@ pub(crate) struct Rig {
 
 impl Rig {
     pub(crate) async fn new() -> Self {
+        Self::on(Model::new()).await
+    }
+
+    pub(crate) fn says(receipt: &HalfReceipt, resolution: Resolution) -> Resolve {
+        Resolve {
+            id: receipt.id,
+            group: GroupName::new("order-service").unwrap(),
+            position: receipt.position,
+            queue_offset: receipt.queue_offset,
+            resolution,
+            actor: Actor::Producer,
+            evidence: String::new(),
+            source: "test".into(),
+        }
+    }
+}
+
+impl<S: TxStore + Clone> Rig<S> {
+    /// A new log over a new store.
+    pub(crate) async fn on(store: S) -> Self {
         let clock = Arc::new(ManualClock::new(1_700_000_000_000));
         let log = Arc::new(MemoryLog::new(LogId(1), clock.clone()));
-        Self::over(clock, log, Model::new()).await.unwrap()
+        Self::over(clock, log, store).await.unwrap()
     }
 
     pub(crate) async fn over(
         clock: Arc<ManualClock>,
         log: Arc<MemoryLog>,
-        store: Model,
+        store: S,
     ) -> Result<Self, String> {
         let coordinator = Coordinator::new(Arc::new(store.clone()), Settings::default());
         let parts = broker::Parts {
@@ -101,22 +121,9 @@ impl Rig {
         self.coordinator.half(request).await.unwrap()
     }
 
-    pub(crate) fn says(receipt: &HalfReceipt, resolution: Resolution) -> Resolve {
-        Resolve {
-            id: receipt.id,
-            group: GroupName::new("order-service").unwrap(),
-            position: receipt.position,
-            queue_offset: receipt.queue_offset,
-            resolution,
-            actor: Actor::Producer,
-            evidence: String::new(),
-            source: "test".into(),
-        }
-    }
-
     pub(crate) async fn resolve(&self, receipt: &HalfReceipt, resolution: Resolution) -> Outcome {
         self.coordinator
-            .resolve(Self::says(receipt, resolution))
+            .resolve(Rig::says(receipt, resolution))
             .await
             .unwrap()
     }

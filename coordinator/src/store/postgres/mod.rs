@@ -10,6 +10,7 @@ mod names;
 mod open;
 mod reader;
 mod rows;
+pub mod server;
 mod session;
 mod statements;
 mod text;
@@ -86,11 +87,6 @@ impl Postgres {
         })
     }
 
-    /// Closes the connections for reading. Readers fail from here on; a writer goes on.
-    pub async fn close(&self) {
-        self.shared.readers.close().await;
-    }
-
     /// Makes the next commit fail; several faults are used up one by one. For tests and drills.
     pub fn fail_next(&self, fault: Fault) {
         let faults = &self.shared.faults;
@@ -121,6 +117,10 @@ impl TxStore for Postgres {
             self.shared.readers.clone(),
             self.shared.place.clone(),
         ))
+    }
+
+    async fn close(&self) {
+        self.shared.readers.close().await;
     }
 }
 

@@ -93,7 +93,8 @@ impl Place {
         PgPoolOptions::new()
             .max_connections(self.options.readers.max(1))
             .acquire_timeout(self.options.answer_time)
-            .test_before_acquire(false)
+            // A server that was started again has ended every connection: a ping is cheaper than a failed read.
+            .test_before_acquire(true)
             .after_connect(move |connection, _| {
                 let place = place.clone();
                 Box::pin(async move {

@@ -8,6 +8,7 @@ use super::*;
 use crate::store::conformance::draft::{Draft, id};
 use crate::store::conformance::{self, Subject};
 use crate::store::names::Names;
+use crate::store::tests::{Question, questions, two_days};
 use crate::store::{CommitError, Fate};
 use crate::transaction::Decision;
 
@@ -388,3 +389,50 @@ async fn a_transaction_takes_no_more_room_than_promised() {
         "{each} bytes for each transaction with 60 bytes of evidence"
     );
 }
+
+/// The answer of a query, a line for each row.
+async fn ask(connection: &mut PgConnection, question: &Question) -> Vec<String> {
+    // psql puts the values in; the driver numbers them.
+    let mut sql = audit_query(question.name).to_owned();
+    let explained: Vec<&str> = sql
+        .lines()
+        .filter(|line| line.starts_with("-- :"))
+        .collect();
+    assert_eq!(explained.len(), question.parameters.len(), "{sql}");
+    for ((name, _), number) in question.parameters.iter().zip(1..) {
+        sql = sql.replace(&format!(":'{name}'"), &format!("${number}::text"));
+        sql = sql.replace(&format!(":{name}"), &format!("${number}::bigint"));
+    }
+    let mut query = sqlx::query(AssertSqlSafe(sql));
+    for (_, value) in &question.parameters {
+        query = match value.parse::<i64>() {
+            Ok(number) => query.bind(number),
+            Err(_) => query.bind(value.clone()),
+        };
+    }
+    let rows = connection.fetch_all(query).await.unwrap();
+    rows.iter().map(line).collect()
+}
+
+fn line(row: &sqlx::postgres::PgRow) -> String {
+    let column = |at| match row.try_get::<Option<i64>, _>(at) {
+        Ok(number) => number.map_or_else(|| "-".to_owned(), |number| number.to_string()),
+        Err(_) => row
+            .get::<Option<String>, _>(at)
+            .unwrap_or_else(|| "-".to_owned()),
+    };
+    (0..row.len()).map(column).collect::<Vec<_>>().join("|")
+}
+
+#[tokio::test]
+async fn the_audit_queries_answer_what_happened() {
+    let (database, postgres) = opened().await;
+    two_days(&postgres).await;
+    let connection = &mut database.connect().await.unwrap();
+    for question in questions() {
+        let answer = ask(connection, &question).await;
+        assert_eq!(answer, question.answer, "{}", question.name);
+    }
+}
+
+crate::store::tests::audit_queries!("postgres/");

@@ -20,8 +20,6 @@ use sqlx::sqlite::{
     SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
 };
 
-pub(crate) use open::APPLICATION_ID;
-
 use super::model::Fault;
 use super::{Owner, StoreError, TxReader, TxStore, TxWriter};
 use writer::Writer;
@@ -87,11 +85,6 @@ impl Sqlite {
         &self.shared.path
     }
 
-    /// Closes the connections for reading. Readers fail from here on; a writer goes on.
-    pub async fn close(&self) {
-        self.shared.readers.close().await;
-    }
-
     /// Makes the next commit fail; several faults are used up one by one. For tests and drills.
     pub fn fail_next(&self, fault: Fault) {
         self.faults().push_back(fault);
@@ -118,6 +111,10 @@ impl TxStore for Sqlite {
 
     fn reader(&self) -> Arc<dyn TxReader> {
         Arc::new(reader::Reader::new(self.shared.readers.clone()))
+    }
+
+    async fn close(&self) {
+        self.shared.readers.close().await;
     }
 }
 

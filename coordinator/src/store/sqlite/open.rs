@@ -11,10 +11,8 @@ use super::{
     CORRUPT, NOT_A_DATABASE, Options, READ_ONLY, connect_options, primary_code, text,
     writer_options,
 };
+use crate::marker::sqlite::COORDINATORS as APPLICATION_ID;
 use crate::store::StoreError;
-
-/// `PRAGMA application_id` of our databases: "HMtx".
-pub(crate) const APPLICATION_ID: i64 = 0x484D_7478;
 
 /// The oldest SQLite whose WAL is safe with several connections.
 const OLDEST_SQLITE: [u32; 3] = [3, 51, 3];

@@ -9,11 +9,11 @@ use sqlx::{AssertSqlSafe, Connection as _, Executor as _, Row as _, SqliteConnec
 use tempfile::TempDir;
 
 use super::*;
-use crate::audit::Step;
-use crate::store::conformance::draft::{Draft, id, position};
+use crate::store::CommitError;
+use crate::store::conformance::draft::{Draft, id};
 use crate::store::conformance::{self, Subject};
-use crate::store::{Change, CommitError};
-use crate::transaction::{Actor, Decision};
+use crate::store::tests::{Question, questions, two_days};
+use crate::transaction::Decision;
 
 async fn opened() -> (TempDir, Sqlite) {
     let folder = tempfile::tempdir().unwrap();
@@ -358,81 +358,22 @@ async fn the_error_of_a_refused_batch_says_what_is_wrong() {
     );
 }
 
-/// Two days: see the comments for who does what.
-async fn two_days(sqlite: &Sqlite) {
-    let mut draft = Draft::take_over(sqlite).await;
-    draft.prepare_decided(1, "shop", Decision::Commit);
-    draft.prepare_decided(2, "shop", Decision::RollBack);
-    draft.prepare(3, "shop");
-    draft.prepare(4, "bank");
-    draft.prepare(5, "bank");
-    draft.commit().await.unwrap();
-    // Transaction 3 takes two seconds, 4 is parked, and somebody contradicts 1.
-    draft.decide(3, Decision::Commit, ServerTime(2_003_000));
-    draft
-        .changes
-        .push((position(4), Change::Park { checks: 15 }));
-    draft.event(
-        id(4),
-        Some(Step::Prepared),
-        Step::Parked,
-        ServerTime(9_000_000),
-    );
-    draft.changes.push((
-        position(1),
-        Change::Count {
-            repeats: 0,
-            contradictions: 1,
-        },
-    ));
-    draft.event(
-        id(1),
-        Some(Step::Committed),
-        Step::Refused,
-        ServerTime(9_000_001),
-    );
-    let refused = draft.events.last_mut().unwrap();
-    refused.actor = Actor::Operator;
-    refused.evidence = "asked for ROLLBACK".into();
-    draft.published = 2;
-    draft.commit().await.unwrap();
-    // A day later 6 is committed; 3 could not be published.
-    draft.wall_ms += 86_400_000;
-    draft.prepare_decided(6, "bank", Decision::Commit);
-    draft.changes.push((
-        position(3),
-        Change::Unpublished(Some("topic orders is gone".into())),
-    ));
-    draft.event(
-        id(3),
-        Some(Step::Committed),
-        Step::Unpublished,
-        ServerTime(9_000_002),
-    );
-    draft.published = 3;
-    draft.commit().await.unwrap();
-}
-
 /// The answer of a query, a line for each row.
-async fn ask(
-    connection: &mut SqliteConnection,
-    sql: &str,
-    parameters: &[(&str, &str)],
-) -> Vec<String> {
+async fn ask(connection: &mut SqliteConnection, question: &Question) -> Vec<String> {
     // The driver knows numbered parameters only.
-    let mut sql = sql.to_owned();
-    for ((name, _), number) in parameters.iter().zip(1..) {
+    let mut sql = audit_query(question.name).to_owned();
+    for ((name, _), number) in question.parameters.iter().zip(1..) {
         assert!(
-            sql.contains(&format!("-- {name}")),
+            sql.contains(&format!("-- :{name}")),
             "{name} is explained\n{sql}"
         );
-        sql = sql.replace(name, &format!("?{number}"));
+        sql = sql.replace(&format!(":{name}"), &format!("?{number}"));
     }
     let mut query = sqlx::query(AssertSqlSafe(sql));
-    for (_, value) in parameters {
+    for (_, value) in &question.parameters {
         query = match value.parse::<i64>() {
             Ok(number) => query.bind(number),
-            Err(_) => query.bind((*value).to_owned()),
+            Err(_) => query.bind(value.clone()),
         };
     }
     let rows = connection.fetch_all(query).await.unwrap();
@@ -449,69 +390,15 @@ fn line(row: &SqliteRow) -> String {
     (0..row.len()).map(column).collect::<Vec<_>>().join("|")
 }
 
-macro_rules! audit_query {
-    ($name:literal) => {
-        include_str!(concat!("../../../../sql/audit/", $name, ".sql"))
-    };
-}
-
 #[tokio::test]
 async fn the_audit_queries_answer_what_happened() {
     let (_folder, sqlite) = opened().await;
     two_days(&sqlite).await;
     let connection = &mut raw(&sqlite).await;
-    let both = [(":from", "2023-11-14"), (":to", "2023-11-15")];
-    let first = [(":from", "2023-11-14"), (":to", "2023-11-14")];
-    let limit = [(":limit", "10")];
-
-    let outcomes = ask(connection, audit_query!("outcomes"), &both).await;
-    assert_eq!(
-        outcomes,
-        ["2023-11-14|shop|2|1|1|1", "2023-11-15|bank|1|0|0|0"]
-    );
-    assert_eq!(
-        ask(connection, audit_query!("outcomes"), &first).await,
-        outcomes[..1]
-    );
-
-    let [one, three, four, five] = [1, 3, 4, 5].map(|number| id(number).to_string());
-    let open = ask(connection, audit_query!("open"), &limit).await;
-    assert_eq!(
-        open,
-        [format!("{five}|bank|orders|prepared|0|1005000|5000|5")]
-    );
-    let parked = ask(connection, audit_query!("parked"), &limit).await;
-    assert_eq!(parked, [format!("{four}|bank|orders|15|4000|4")]);
-    let oldest = ask(connection, audit_query!("oldest_open"), &[]).await;
-    assert_eq!(oldest, [format!("bank|1|1|{four}|2023-11-14 22:13:20.000")]);
-
-    let why = ask(connection, audit_query!("why"), &[(":id", &three)]).await;
-    let source = "10.0.0.7:40312 order-service@1";
-    let stands = "unpublished|topic orders is gone";
-    assert_eq!(
-        why,
-        [
-            format!("2023-11-14 22:13:20.000|-|prepared|producer|0|-|{source}||{stands}"),
-            format!(
-                "2023-11-14 22:13:21.000|prepared|committed|producer|2000000|-|{source}||{stands}"
-            ),
-            format!(
-                "2023-11-15 22:13:22.000|committed|unpublished|producer|8997002|-|{source}||{stands}"
-            ),
-        ]
-    );
-
-    let contradictions = ask(connection, audit_query!("contradictions"), &both).await;
-    let said = "committed|operator|10.0.0.7:40312 order-service@1|asked for ROLLBACK|1";
-    assert_eq!(
-        contradictions,
-        [format!("2023-11-14 22:13:21.000|{one}|shop|{said}")]
-    );
-
-    let time = ask(connection, audit_query!("time_to_decision"), &both).await;
-    assert_eq!(time, ["bank|1|500|500|500", "shop|3|500|2000000|2000000"]);
-    assert_eq!(
-        ask(connection, audit_query!("published"), &[]).await,
-        ["4|3|1|1"]
-    );
+    for question in questions() {
+        let answer = ask(connection, &question).await;
+        assert_eq!(answer, question.answer, "{}", question.name);
+    }
 }
+
+crate::store::tests::audit_queries!("");
