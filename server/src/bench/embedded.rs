@@ -1,4 +1,4 @@
-//! `halfmoon bench embedded`: everything in one process, on SQLite, beside the log alone.
+//! `halfmoon bench embedded`: everything in one process, on SQLite or Postgres, beside the log alone.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use coordinator::embedded::{Embedded, Settings};
+use coordinator::store::database::Database;
+use coordinator::store::postgres::server;
 use indicatif::{ProgressBar, ProgressStyle};
 use mq_core::broker;
 use mq_core::clock::{Clock, SystemClock};
@@ -24,12 +26,12 @@ pub(super) const PROBE: Duration = Duration::from_secs(2);
 /// Load before anything is counted.
 const WARM_UP: Duration = Duration::from_secs(1);
 
-/// Measure everything in one process, on SQLite, beside the log alone
+/// Measure everything in one process, on SQLite or Postgres, beside the log alone
 ///
 /// Closed loops: so many producers, each of which sends a half message, waits until it is durable, sends its COMMIT, waits
 /// until that is decided, and begins again. log-only writes the same records without SQL: half messages and their finals,
 /// acknowledged where a real COMMIT is. Figures are medians over the rounds; ratios are taken within a round. CPU is this
-/// process's, the load included. Then a process is killed in the middle of its work and its folder opened again.
+/// process's, the load included and Postgres left out. Then a process is killed in the middle of its work and its folder opened again.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct Arguments {
@@ -54,7 +56,10 @@ pub(super) struct Arguments {
     /// Transactions at a time, of the loops that run at several
     #[arg(long, value_name = "N", value_delimiter = ',', default_values_t = [1024, 64])]
     in_flight: Vec<usize>,
-    /// Decided transactions that a killed process leaves; 0 leaves the kill out
+    /// Decide in Postgres instead: any database of a server, in which a new one is made for each loop and dropped again
+    #[arg(long, value_name = "URL")]
+    postgres: Option<String>,
+    /// Decided transactions that a killed process leaves, always on SQLite; 0 leaves the kill out
     #[arg(long, value_name = "N", default_value_t = 1_000_000)]
     transactions: u64,
     /// Open transactions that it leaves
@@ -66,6 +71,7 @@ const EXAMPLES: &str = "\
 Examples:
   halfmoon bench embedded                                       some three minutes, 4 GB of disk
   halfmoon bench embedded --json > figures.json
+  halfmoon bench embedded --postgres postgres://bench@10.0.0.5/postgres --transactions 0
   halfmoon bench embedded --only log-only,transactions --in-flight 256 --transactions 0";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, ValueEnum)]
@@ -82,9 +88,10 @@ enum Loop {
 
 impl Loop {
     /// The figures to fill in.
-    const fn run(self, in_flight: usize, size_bytes: usize) -> Run {
+    const fn run(self, in_flight: usize, size_bytes: usize, on_postgres: bool) -> Run {
         let (name, store, flush) = match self {
             Self::LogOnly => ("log-only", "none", "sync"),
+            Self::Transactions if on_postgres => ("half+commit", "postgres", "sync"),
             Self::Transactions => ("half+commit", "sqlite", "sync"),
             Self::SendSync => ("plain send", "none", "sync"),
             Self::SendAsync => ("plain send", "none", "async"),
@@ -141,7 +148,7 @@ async fn measure(arguments: &Arguments, workplace: &Workplace) -> Result<Report,
         for (kind, in_flight) in &plan {
             progress.next(&format!(
                 "round {round}: {}, {in_flight} in flight",
-                kind.run(0, 0).name
+                kind.run(0, 0, false).name
             ));
             let figures = one_loop(*kind, *in_flight, arguments, workplace, &clock).await?;
             measured
@@ -155,7 +162,7 @@ async fn measure(arguments: &Arguments, workplace: &Workplace) -> Result<Report,
         ..Report::default()
     };
     for (kind, in_flight) in &plan {
-        let mut run = kind.run(*in_flight, arguments.size);
+        let mut run = kind.run(*in_flight, arguments.size, arguments.postgres.is_some());
         let rounds = rounds(&measured, *kind, *in_flight);
         run.set(rounds);
         if matches!(kind, Loop::LogOnly | Loop::Transactions) {
@@ -217,7 +224,15 @@ async fn one_loop(
     clock: &Arc<dyn Clock>,
 ) -> Result<Measured, Failure> {
     let place = workplace.place("loop");
+    let database = format!("halfmoon_bench_{}", std::process::id());
+    let url = match &arguments.postgres {
+        Some(url) if kind == Loop::Transactions => {
+            Some(server::create_database(url, &database).await?)
+        }
+        Some(_) | None => None,
+    };
     let settings = Settings {
+        database: url.clone().map(Database::Postgres),
         broker: broker::Settings {
             flush_async: kind == Loop::SendAsync,
             ..broker::Settings::default()
@@ -242,6 +257,9 @@ async fn one_loop(
         }
     };
     open.close().await.map_err(failed)?;
+    if let (Some(_), Some(url)) = (url, &arguments.postgres) {
+        server::drop_database(url, &database).await?;
+    }
     measured.map_err(failed)
 }
 
