@@ -204,10 +204,13 @@ async fn read<S: Service>(
         };
         let commands: Vec<(Command, Ticket)> = commands
             .into_iter()
-            .filter(|command| !command.is_response())
-            .map(|command| {
+            .filter_map(|command| {
+                if command.is_response() {
+                    peer.answered(command);
+                    return None;
+                }
                 let ticket = Ticket::new(peer, &command);
-                (command, ticket)
+                Some((command, ticket))
             })
             .collect();
         if commands.is_empty() {

@@ -1,12 +1,14 @@
 //! The way back to one connected peer: a bounded outbox with one writer at a time, written once per wake-up.
 
+use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
 
 use tokio::net::tcp::OwnedWriteHalf;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, oneshot};
 
 use super::limits::Budget;
 use super::outbox::Outbox;
@@ -32,7 +34,12 @@ pub struct Peer {
     owed: AtomicUsize,
     heard: AtomicBool,
     next_request: AtomicI32,
+    /// Who waits for the peer's answer, by the request's number.
+    calls: Mutex<HashMap<i32, oneshot::Sender<Command>>>,
 }
+
+/// Most requests of ours that wait for the answer of one peer.
+const CALLS_MAX: usize = 64;
 
 #[derive(Debug)]
 struct State {
@@ -81,6 +88,7 @@ impl Peer {
             owed: AtomicUsize::new(0),
             heard: AtomicBool::new(true),
             next_request: AtomicI32::new(0),
+            calls: Mutex::default(),
         })
     }
 
@@ -127,6 +135,39 @@ impl Peer {
         waiting > limits.outbox_bytes
             || (waiting > limits.pause_bytes.min(SMALL_BYTES)
                 && self.budget.queued() > limits.all_outboxes_bytes)
+    }
+
+    /// Asks the peer, and waits for its answer. `None` when it has gone, does not answer within `within`, or owes too many
+    /// answers. Dropping the future forgets the answer.
+    pub async fn call(&self, mut request: Command, within: Duration) -> Option<Command> {
+        request.opaque = self.next_request.fetch_add(1, Ordering::Relaxed);
+        let number = request.opaque;
+        let (answered, answer) = oneshot::channel();
+        {
+            let mut calls = self.calls();
+            if calls.len() >= CALLS_MAX {
+                return None;
+            }
+            calls.insert(number, answered);
+        }
+        let _forget = Forget { peer: self, number };
+        if !self.send(&request) {
+            return None;
+        }
+        tokio::time::timeout(within, answer).await.ok()?.ok()
+    }
+
+    /// Hands over the answer to a request of ours; one that nobody waits for is dropped.
+    pub(super) fn answered(&self, answer: Command) {
+        if let Some(waiting) = self.calls().remove(&answer.opaque) {
+            // Whoever asked may have given up.
+            let _ = waiting.send(answer);
+        }
+    }
+
+    fn calls(&self) -> MutexGuard<'_, HashMap<i32, oneshot::Sender<Command>>> {
+        // Changed in steps that cannot panic half-way.
+        self.calls.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Closes the connection once what was queued is written.
@@ -286,6 +327,7 @@ impl Peer {
 
     /// The connection is gone: lets go of the socket and of everything queued.
     pub(super) fn gone(&self) {
+        self.calls().clear();
         let mut state = self.state();
         self.give_up(&mut state);
     }
@@ -293,6 +335,18 @@ impl Peer {
     fn state(&self) -> MutexGuard<'_, State> {
         // A panic elsewhere leaves whole frames behind.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Forgets a request that is answered or not waited for any more.
+struct Forget<'a> {
+    peer: &'a Peer,
+    number: i32,
+}
+
+impl Drop for Forget<'_> {
+    fn drop(&mut self) {
+        self.peer.calls().remove(&self.number);
     }
 }
 

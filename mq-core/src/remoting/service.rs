@@ -23,7 +23,8 @@ pub trait Service: fmt::Debug + Send + Sync + 'static {
     /// Takes all commands that one wake-up of a connection found, in their order, responses to our own requests excepted.
     ///
     /// Each command comes with the [`Ticket`] for its one answer, which may be given now or later, from any thread. Awaits
-    /// nothing but room: until this returns the connection is not read, which is how a fast client is slowed down.
+    /// room, and what the next command of the same connection must find done, such as a heartbeat: until this returns the
+    /// connection is not read, which is how a fast client is slowed down.
     async fn take(&self, session: &mut Self::Session, commands: Vec<(Command, Ticket)>);
 }
 

@@ -4,6 +4,7 @@ use std::str::FromStr;
 
 use serde_json::{Map, Value};
 
+use crate::wire::codes::request;
 use crate::wire::command::{Command, Fields};
 
 /// A named value that is missing or cannot be read.
@@ -142,7 +143,10 @@ impl Names {
     /// Those that `command` uses.
     #[must_use]
     pub const fn of(command: &Command) -> Self {
-        if command.code == crate::wire::codes::request::SEND_MESSAGE {
+        if matches!(
+            command.code,
+            request::SEND_MESSAGE | request::SEND_REPLY_MESSAGE
+        ) {
             Self {
                 group: "producerGroup",
                 topic: "topic",

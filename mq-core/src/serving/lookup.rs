@@ -20,6 +20,11 @@ const LOOK: usize = 1024;
 /// 33: the message at a position.
 pub(super) fn by_position(service: &BrokerService, command: &Command) -> Answered {
     let position = Position(fields::parsed(&command.fields, "offset")?);
+    Ok(Answer::with_body(shown(service, position)?))
+}
+
+/// The record at a position, as clients see it.
+pub(super) fn shown(service: &BrokerService, position: Position) -> Result<Vec<u8>, Answer> {
     let none = || {
         Answer::refused(
             response::SYSTEM_ERROR,
@@ -37,7 +42,7 @@ pub(super) fn by_position(service: &BrokerService, command: &Command) -> Answere
     }
     let mut body = stored.bytes.to_vec();
     set_store_host(&mut body, service.broker().host());
-    Ok(Answer::with_body(body))
+    Ok(body)
 }
 
 fn is_shown(service: &BrokerService, topic: &str) -> bool {

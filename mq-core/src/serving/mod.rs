@@ -17,6 +17,8 @@
 //! | `topics` | 17, 21, 202, 215, 351: topics as an operator sees and sets them |
 //! | `groups` | 200, 201, 203, 204, 207, 300, 352: groups as an operator sees and sets them |
 //! | `progress` | 208, 222, 314, 317: how far groups have come, and setting them back or forward |
+//! | `relays` | 307, 309: asked of one consumer, passed on to it |
+//! | `replies` | 324, 325: replies, pushed to the client that waits |
 //! | `figures` | 26, 28, 315: settings, and how the broker is doing |
 //! | `registration` | 103, 104, to nameservers: where this broker is and what it has |
 //!
@@ -35,6 +37,8 @@ mod progress;
 mod pulling;
 mod refusals;
 pub mod registration;
+mod relays;
+mod replies;
 mod retrying;
 mod roster;
 pub mod sending;
@@ -138,6 +142,18 @@ impl Service for BrokerService {
                 request::CONSUMER_SEND_MSG_BACK => {
                     let answer = retrying::send_back(self.broker.clone(), command);
                     session.aside(given(answer, ticket)).await;
+                }
+                request::GET_CONSUMER_RUNNING_INFO => match relays::ask(self, command) {
+                    Ok(relay) => session.aside(given(relays::pass_on(relay), ticket)).await,
+                    Err(refusal) => ticket.answer(refusal),
+                },
+                request::CONSUME_MESSAGE_DIRECTLY => match relays::consume(self, command) {
+                    Ok(relay) => session.aside(given(relays::pass_on(relay), ticket)).await,
+                    Err(refusal) => ticket.answer(refusal),
+                },
+                request::SEND_REPLY_MESSAGE | request::SEND_REPLY_MESSAGE_V2 => {
+                    let answer = replies::push(self, &command, &ticket);
+                    ticket.answer(answer.unwrap_or_else(|refusal| refusal));
                 }
                 request::UPDATE_AND_CREATE_TOPIC => {
                     let answer = topics::put(self.broker.clone(), command);

@@ -3,8 +3,8 @@
 use std::net::{SocketAddr, SocketAddrV4};
 use std::sync::Arc;
 
-use super::BrokerService;
 use super::fields::{self, FieldError, Names};
+use super::{BrokerService, replies};
 use crate::broker::{AdmitError, Incoming, SendError, TopicConfig};
 use crate::log::{Append, AppendError, Placed};
 use crate::names::{GroupName, QueueId, TopicName};
@@ -147,6 +147,7 @@ async fn drafts(
     let names = Names::of(command);
     let mut incoming = incoming(command, from)?;
     incoming.check_flags()?;
+    replies::invite(service, &mut incoming.properties).await?;
     let dead = is_consumed_too_often(service, command, &names, &incoming)?;
     if let Some(group) = dead {
         incoming.topic = TopicName::dead_letters_of(&group);

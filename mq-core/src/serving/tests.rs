@@ -6,6 +6,7 @@ mod membership;
 mod offsets;
 mod operating;
 mod pulling;
+mod relays;
 mod retrying;
 mod sending;
 

@@ -55,6 +55,15 @@ pub const SENDER: &str = "HM_SENDER";
 /// Field (ours) of a resolution that says UNKNOWN: `true` while the local transaction is still running.
 pub const IN_FLIGHT: &str = "HM_IN_FLIGHT";
 
+/// Property: the client that waits for the reply to this message.
+pub const REPLY_TO_CLIENT: &str = "REPLY_TO_CLIENT";
+/// Property: when the broker pushed a reply, ms since 1970.
+pub const PUSH_REPLY_TIME: &str = "PUSH_REPLY_TIME";
+/// Property: the cluster whose reply topic a reply is sent to.
+pub const CLUSTER: &str = "CLUSTER";
+/// Behind a cluster's name: the topic that replies are sent to, though none is stored.
+pub const REPLY_TOPIC_SUFFIX: &str = "_REPLY_TOPIC";
+
 /// Properties that only a client library or a broker sets.
 pub const NOT_THE_SENDERS: [&str; 10] = [
     UNIQ_KEY,
