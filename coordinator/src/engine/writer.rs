@@ -171,6 +171,21 @@ enum Woken {
 #[derive(Debug)]
 struct Failed;
 
+/// Lets everybody go first who has something to do now, for as long as that brings more commands: a batch costs about the
+/// same whatever is in it. Nothing waits for a clock, and with nothing else to do this returns at once.
+async fn gather(commands: &mut mpsc::Receiver<Command>, into: &mut Vec<Command>, most: usize) {
+    let mut before = 0;
+    while into.len() > before && into.len() < most {
+        before = into.len();
+        tokio::task::yield_now().await;
+        while into.len() < most
+            && let Ok(command) = commands.try_recv()
+        {
+            into.push(command);
+        }
+    }
+}
+
 impl Writer {
     /// A writer that continues where `ledger` stands, with `in_flight` decisions already handed to the log.
     #[must_use]
@@ -204,6 +219,7 @@ impl Writer {
         let mut waiting = Vec::with_capacity(self.parts.batch);
         loop {
             let woken = self.wait(commands, &mut waiting).await;
+            gather(commands, &mut waiting, self.parts.batch).await;
             let open = woken != Woken::Closed;
             self.take_news();
             let (mut pending, mut flushes) = (std::mem::take(&mut self.own), Vec::new());
@@ -627,5 +643,26 @@ impl Pause {
         let now = self.0;
         self.0 = (now * 2).min(RETRY_LONGEST);
         now
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_batch_takes_along_what_others_are_about_to_say() {
+        let (sender, mut commands) = mpsc::channel(8);
+        for _ in 0..3 {
+            let sender = sender.clone();
+            tokio::spawn(async move { sender.send(Command::PublishAgain(Vec::new())).await });
+        }
+        let mut batch = vec![Command::PublishAgain(Vec::new())];
+        gather(&mut commands, &mut batch, 3).await;
+        assert_eq!(batch.len(), 3, "no more than a batch holds");
+        gather(&mut commands, &mut batch, 8).await;
+        assert_eq!(batch.len(), 4);
+        gather(&mut commands, &mut batch, 8).await;
+        assert_eq!(batch.len(), 4, "and nobody waits for more");
     }
 }
