@@ -95,7 +95,10 @@ fn write(shared: &Shared, mut writer: Writer) {
             .unsynced_for()
             .map(|passed| shared.settings.sync_after.saturating_sub(passed));
         match shared.inbox.wait(&mut submissions, sync_in) {
-            Waited::Arrived => writer.turn(&mut submissions),
+            Waited::Arrived => {
+                shared.inbox.gather(&mut submissions);
+                writer.turn(&mut submissions);
+            }
             Waited::TimedOut => writer.sync(),
             Waited::Closed => return writer.sync(),
         }
