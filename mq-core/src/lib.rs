@@ -13,7 +13,7 @@
 //! | [`wire`] | RocketMQ's bytes: records, properties, ids, reserved names |
 //! | [`log`] | the commit log: append, read, find, scan, recovery |
 //! | [`broker`] | topics, groups, offsets, retry and delay over one log |
-//! | [`client`] | producers and consumers, embedded or (later) remote |
+//! | [`client`] | producers and consumers, beside a broker or over the network |
 //! | [`extension`] | the one way to add a protocol on top |
 //! | [`remoting`] | commands over TCP: listeners, peers, services |
 //! | [`serving`] | a broker behind a socket: what it answers to each request code |

@@ -10,7 +10,8 @@ use super::delivery::Delivery;
 use super::embedded::Embedded;
 use super::fetching::Fetched;
 use super::member::{Member, Wake};
-use super::{ClientError, Identity, Transport};
+use super::remote::{self, Place, Remote};
+use super::{ClientError, Transport};
 use crate::broker::Broker;
 use crate::broker::clients::{ConsumeFrom, Membership, Subscription};
 use crate::broker::filter::Filter;
@@ -87,6 +88,23 @@ impl Builder {
         self.over(Arc::new(Embedded(broker.clone()))).await
     }
 
+    /// Joins the group at the brokers behind `nameservers`: `HOST:PORT`, several separated by `;`; empty text takes the
+    /// environment variable `NAMESRV_ADDR`.
+    ///
+    /// Brokers that are not reached now are joined later. A consumer outlives them: [`Consumer::next`] waits until they are
+    /// back.
+    ///
+    /// # Errors
+    /// Like [`Self::attach`]; [`ClientError::Unavailable`] when no nameserver or no broker answers.
+    pub async fn connect(self, nameservers: &str) -> Result<Consumer, ClientError> {
+        let group = self.membership()?.group;
+        let place = Place::Consumer(group.clone());
+        let id = self.client_id.as_deref();
+        let (network, taken) = remote::network(nameservers, id, Some(place)).await?;
+        let remote = Remote::new(network, group.as_str(), taken);
+        self.over(Arc::new(remote)).await
+    }
+
     /// Joins the group over any transport. When this returns, the group's starting offsets are durable: whatever is stored
     /// from now on will be delivered.
     ///
@@ -94,25 +112,17 @@ impl Builder {
     /// Like [`Self::attach`].
     pub async fn over(self, transport: Arc<dyn Transport>) -> Result<Consumer, ClientError> {
         let membership = self.membership()?;
-        let incarnation = transport.random().next_u128();
-        let client_id: Arc<str> = self
-            .client_id
-            .unwrap_or_else(|| format!("127.0.0.1@{incarnation:032x}"))
-            .into();
         let look = Arc::new(Notify::new());
         let link = Arc::new(Wake(Arc::clone(&look)));
-        let me = Identity {
-            client_id: Arc::clone(&client_id),
-            incarnation,
-        };
-        let attachment = transport.attach(me, link).await?;
+        let client_id = self.client_id.map(Into::into);
+        let attachment = transport.attach(client_id, link).await?;
         let (out, fetched) = mpsc::channel(WAITING);
         let stop = watch::Sender::new(false);
         let member = Arc::new(Member {
             transport,
             membership,
             sharing: self.sharing,
-            client_id,
+            client_id: Arc::clone(attachment.client_id()),
             room: Arc::new(Semaphore::new(self.prefetch_bytes.max(1) as usize)),
             room_bytes: self.prefetch_bytes.max(1),
             queues: Mutex::default(),

@@ -6,11 +6,12 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use super::ClientError;
-use super::transport::{Attachment, Identity, Transport};
+use super::message_queue::{LOCAL, MessageQueue};
+use super::transport::{Attachment, Transport};
 use crate::broker::clients::{Announcement, Connection, Link};
-use crate::broker::{Broker, Incoming, Pull, Pulled, Receipt, SendBack, SentBack, TopicConfig};
+use crate::broker::{Broker, Incoming, Pull, Pulled, Receipt, SendBack};
 use crate::clock::Clock;
-use crate::names::{GroupName, QueueId, TopicName};
+use crate::names::{GroupName, TopicName};
 use crate::random::Random;
 
 /// A broker in this process. Keeps it running.
@@ -20,6 +21,7 @@ pub struct Embedded(pub Broker);
 #[derive(Debug)]
 struct EmbeddedAttachment {
     broker: Broker,
+    client_id: Arc<str>,
     connection: Connection,
 }
 
@@ -27,66 +29,80 @@ struct EmbeddedAttachment {
 impl Transport for Embedded {
     async fn attach(
         &self,
-        me: Identity,
+        client_id: Option<Arc<str>>,
         link: Arc<dyn Link>,
     ) -> Result<Box<dyn Attachment>, ClientError> {
-        let source = format!("{} in this process", me.client_id);
-        let connection = self
-            .0
-            .clients()
-            .connect(me.client_id, me.incarnation, source, link);
+        let incarnation = self.random().next_u128();
+        let client_id = client_id.unwrap_or_else(|| format!("127.0.0.1@{incarnation:032x}").into());
+        let source = format!("{client_id} in this process");
+        let clients = self.0.clients();
+        let connection = clients.connect(Arc::clone(&client_id), incarnation, source, link);
         Ok(Box::new(EmbeddedAttachment {
             broker: self.0.clone(),
+            client_id,
             connection,
         }))
     }
 
-    async fn route(&self, topic: &TopicName) -> Result<Option<TopicConfig>, ClientError> {
-        Ok(self.0.topic(topic))
+    async fn queues(&self, topic: &TopicName) -> Result<Option<Vec<MessageQueue>>, ClientError> {
+        let queue = |number| MessageQueue {
+            topic: topic.clone(),
+            broker: LOCAL.into(),
+            number,
+        };
+        let config = self.0.topic(topic);
+        Ok(config.map(|config| (0..config.read_queues).map(queue).collect()))
     }
 
-    async fn route_for_sending(
-        &self,
-        topic: &TopicName,
-    ) -> Result<Option<TopicConfig>, ClientError> {
-        Ok(self.0.topic_for_sending(topic))
+    async fn queues_for_sending(&self, topic: &TopicName) -> Result<Option<u32>, ClientError> {
+        let config = self.0.topic_for_sending(topic);
+        Ok(config.map(|config| config.write_queues))
     }
 
     async fn send(&self, messages: Vec<Incoming>) -> Result<Vec<Receipt>, ClientError> {
         Ok(self.0.send_all(messages).await?)
     }
 
-    async fn pull(&self, pull: Pull) -> Result<Pulled, ClientError> {
+    async fn pull(&self, _broker: &str, pull: Pull) -> Result<Pulled, ClientError> {
         Ok(self.0.pull(pull).await?)
     }
 
-    async fn queue_range(&self, queue: &QueueId) -> Result<Range<u64>, ClientError> {
-        Ok(self.0.queue_range(queue)?)
+    async fn queue_range(&self, queue: &MessageQueue) -> Result<Range<u64>, ClientError> {
+        Ok(self.0.queue_range(&queue.id())?)
     }
 
-    async fn offset_at(&self, queue: &QueueId, wall_ms: u64) -> Result<u64, ClientError> {
-        Ok(self.0.offset_at(queue, wall_ms)?)
+    async fn offset_at(&self, queue: &MessageQueue, wall_ms: u64) -> Result<u64, ClientError> {
+        Ok(self.0.offset_at(&queue.id(), wall_ms)?)
     }
 
-    async fn offset(&self, group: &GroupName, queue: &QueueId) -> Result<Option<u64>, ClientError> {
-        Ok(self.0.offset(group, queue)?)
+    async fn offset(
+        &self,
+        group: &GroupName,
+        queue: &MessageQueue,
+    ) -> Result<Option<u64>, ClientError> {
+        Ok(self.0.offset(group, &queue.id())?)
     }
 
     async fn commit_offset(
         &self,
         group: &GroupName,
-        queue: &QueueId,
+        queue: &MessageQueue,
         offset: u64,
     ) -> Result<(), ClientError> {
-        Ok(self.0.commit_offset(group, queue, offset)?)
+        Ok(self.0.commit_offset(group, &queue.id(), offset)?)
     }
 
-    async fn members(&self, group: &GroupName) -> Result<Vec<Arc<str>>, ClientError> {
+    async fn members(
+        &self,
+        group: &GroupName,
+        _topic: &TopicName,
+    ) -> Result<Vec<Arc<str>>, ClientError> {
         Ok(self.0.members(group))
     }
 
-    async fn send_back(&self, request: SendBack) -> Result<SentBack, ClientError> {
-        Ok(self.0.send_back(request).await?)
+    async fn send_back(&self, _queue: &MessageQueue, request: SendBack) -> Result<(), ClientError> {
+        self.0.send_back(request).await?;
+        Ok(())
     }
 
     fn clock(&self) -> &Arc<dyn Clock> {
@@ -100,6 +116,10 @@ impl Transport for Embedded {
 
 #[async_trait]
 impl Attachment for EmbeddedAttachment {
+    fn client_id(&self) -> &Arc<str> {
+        &self.client_id
+    }
+
     async fn announce(&self, announcement: Announcement) -> Result<(), ClientError> {
         if self.broker.is_stopping() {
             return Err(ClientError::Closed);

@@ -6,11 +6,13 @@ use std::time::Duration;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, watch};
 
 use super::received::Received;
-use super::settling::{Assigned, TRY_AGAIN};
+use super::settling::{Assigned, TRY_AGAIN, Verdict};
 use super::{ClientError, Transport};
 use crate::broker::filter::Filter;
 use crate::broker::{Pull, PullOutcome, Pulled};
+use crate::log::Position;
 use crate::names::GroupName;
+use crate::wire::record::RecordView;
 
 /// How long a pull is held at the broker, as RocketMQ's push consumer asks.
 const HELD: Duration = Duration::from_secs(15);
@@ -59,14 +61,14 @@ impl Fetch {
         loop {
             let pull = Pull {
                 group: self.group.clone(),
-                queue: assigned.queue.clone(),
+                queue: assigned.queue.id(),
                 offset,
                 filter: self.filter.clone(),
                 most: PULL_MESSAGES,
                 most_bytes: usize::MAX,
                 wait: HELD,
             };
-            match self.transport.pull(pull).await {
+            match self.transport.pull(&assigned.queue.broker, pull).await {
                 Ok(pulled) => {
                     offset = pulled.next;
                     if self.hand_over(pulled, &assigned).await.is_err() {
@@ -93,6 +95,7 @@ impl Fetch {
             tracing::warn!(queue = %assigned.queue, to = pulled.next, "the offset was outside of the queue");
         }
         let mut wanted = Vec::with_capacity(pulled.records.len());
+        let mut aside = Vec::new();
         for record in &pulled.records {
             match Received::parse(record) {
                 // Hashes collide: the tag itself decides.
@@ -101,14 +104,21 @@ impl Fetch {
                 }
                 Ok(_) => {}
                 Err(error) => {
-                    tracing::error!(queue = %assigned.queue, %error, "a message cannot be read and is skipped")
+                    tracing::error!(queue = %assigned.queue, %error, "a message cannot be read; it goes to the dead letters");
+                    aside.extend(
+                        RecordView::parse(record)
+                            .map(|view| (view.queue_offset, Position(view.position))),
+                    );
                 }
             }
         }
-        assigned.fetched(
-            pulled.next,
-            wanted.iter().map(|(_, received)| received.queue_offset().0),
-        );
+        let offsets = wanted.iter().map(|(_, received)| received.queue_offset().0);
+        let aside_offsets = aside.iter().map(|(offset, _)| *offset);
+        assigned.fetched(pulled.next, offsets.chain(aside_offsets));
+        for (offset, position) in aside {
+            // It stays there as it was sent.
+            assigned.settle(offset, position, Verdict::Again(-1));
+        }
         for (bytes, received) in wanted {
             let bytes = u32::try_from(bytes)
                 .unwrap_or(u32::MAX)

@@ -10,10 +10,10 @@ use tokio::task::JoinHandle;
 use super::assignment::{self, Sharing};
 use super::fetching::{Fetch, Fetched};
 use super::settling::{Assigned, TRY_AGAIN};
-use super::{Attachment, ClientError, Transport};
+use super::{Attachment, ClientError, MessageQueue, Transport};
 use crate::broker::clients::{Announcement, Link, Membership, Notice, Subscription};
 use crate::broker::filter::Filter;
-use crate::names::{QueueId, TopicName};
+use crate::names::TopicName;
 use crate::wire::reserved;
 
 /// How often members look at the group and the queues without being told, as RocketMQ's do.
@@ -41,7 +41,7 @@ pub(super) struct Member {
     pub(super) client_id: Arc<str>,
     pub(super) room: Arc<Semaphore>,
     pub(super) room_bytes: u32,
-    pub(super) queues: Mutex<BTreeMap<QueueId, Reading>>,
+    pub(super) queues: Mutex<BTreeMap<MessageQueue, Reading>>,
     /// Wakes to look at the group again.
     pub(super) look: Arc<Notify>,
     /// Wakes to commit and send back.
@@ -101,17 +101,24 @@ impl Member {
         attachment.announce(self.announcement()).await?;
         let mine = self.my_queues().await?;
         self.give_up(self.take_lost(&mine)).await;
+        let mut failed = Ok(());
         for (queue, filter) in mine {
-            if !self.queues().contains_key(&queue) {
-                let reading = self.start(queue.clone(), filter, out.clone()).await?;
-                self.queues().insert(queue, reading);
+            if self.queues().contains_key(&queue) {
+                continue;
+            }
+            match self.start(queue.clone(), filter, out.clone()).await {
+                Ok(reading) => {
+                    self.queues().insert(queue, reading);
+                }
+                // The queues of other brokers go on.
+                Err(error) => failed = Err(error),
             }
         }
-        Ok(())
+        failed
     }
 
     /// Takes out what is not this member's any more, and what is but is not read any more: that is started again.
-    fn take_lost(&self, mine: &BTreeMap<QueueId, Filter>) -> Vec<Reading> {
+    fn take_lost(&self, mine: &BTreeMap<MessageQueue, Filter>) -> Vec<Reading> {
         let mut queues = self.queues();
         let lost = queues.extract_if(.., |queue, reading| {
             !mine.contains_key(queue) || reading.task.is_finished()
@@ -120,21 +127,18 @@ impl Member {
     }
 
     /// The queues that are this member's, each with what is wanted of it.
-    async fn my_queues(&self) -> Result<BTreeMap<QueueId, Filter>, ClientError> {
+    async fn my_queues(&self) -> Result<BTreeMap<MessageQueue, Filter>, ClientError> {
         let group = &self.membership.group;
-        let members = self.transport.members(group).await?;
         let retry = Subscription {
             topic: TopicName::retry_of(group),
             filter: Filter::ALL,
         };
         let mut mine = BTreeMap::new();
         for Subscription { topic, filter } in self.membership.subscriptions.iter().chain([&retry]) {
-            let Some(config) = self.transport.route(topic).await? else {
+            let Some(queues) = self.transport.queues(topic).await? else {
                 continue;
             };
-            let queues: Vec<QueueId> = (0..config.read_queues)
-                .map(|queue| QueueId::new(topic.clone(), queue))
-                .collect();
+            let members = self.transport.members(group, topic).await?;
             for queue in assignment::share(self.sharing, &queues, &members, &self.client_id) {
                 mine.insert(queue.clone(), filter.clone());
             }
@@ -144,14 +148,17 @@ impl Member {
 
     async fn start(
         &self,
-        queue: QueueId,
+        queue: MessageQueue,
         filter: Filter,
         out: Out,
     ) -> Result<Reading, ClientError> {
         let group = &self.membership.group;
         let start = match self.transport.offset(group, &queue).await? {
             Some(offset) => offset,
-            None => self.transport.queue_range(&queue).await?.start,
+            None => {
+                let from = self.membership.from;
+                self.transport.first_offset(&queue, from).await?
+            }
         };
         let assigned = Arc::new(Assigned::new(queue, start, Arc::clone(&self.settle)));
         let fetch = Fetch {
@@ -185,7 +192,7 @@ impl Member {
             // A reader that has panicked has said so.
             let _ = task.await;
             if let Err(error) = assigned
-                .flush(&*self.transport, &self.membership.group)
+                .flush(&*self.transport, &self.membership.group, true)
                 .await
             {
                 tracing::warn!(queue = %assigned.queue, %error, "a queue was left unsettled; its messages come again");
@@ -195,8 +202,16 @@ impl Member {
 
     /// Commits and sends back whenever something was said, until the consumer stops.
     pub(super) async fn settle(self: Arc<Self>, mut stop: watch::Receiver<bool>) {
+        let clock = Arc::clone(self.transport.clock());
+        let within = self.transport.commit_within();
+        let mut due = Duration::ZERO;
         while !*stop.borrow_and_update() {
-            let mut pause = None;
+            let now = clock.monotonic();
+            let commit = now >= due;
+            if commit {
+                due = now.saturating_add(within);
+            }
+            let mut pause = (!within.is_zero()).then(|| due.saturating_sub(now));
             let assigned: Vec<_> = self
                 .queues()
                 .values()
@@ -204,7 +219,7 @@ impl Member {
                 .collect();
             for assigned in assigned {
                 if let Err(error) = assigned
-                    .flush(&*self.transport, &self.membership.group)
+                    .flush(&*self.transport, &self.membership.group, commit)
                     .await
                 {
                     tracing::warn!(queue = %assigned.queue, %error, "settling failed; trying again");
@@ -225,7 +240,7 @@ impl Member {
         }
     }
 
-    fn queues(&self) -> MutexGuard<'_, BTreeMap<QueueId, Reading>> {
+    fn queues(&self) -> MutexGuard<'_, BTreeMap<MessageQueue, Reading>> {
         self.queues.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

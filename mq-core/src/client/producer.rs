@@ -1,15 +1,49 @@
 //! Sending plain messages.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::embedded::Embedded;
+use super::remote::{self, ANSWER_WITHIN, Remote};
 use super::{ClientError, Transport};
 use crate::broker::filter::tag_code;
 use crate::broker::{Broker, Incoming, Receipt};
 use crate::message::Message;
-use crate::names::TopicName;
+use crate::names::{GroupName, TopicName};
 use crate::random::Random;
 use crate::wire::{ids, properties, reserved};
+
+/// Collects what a [`Producer`] over the network is made of.
+#[derive(Debug, Clone)]
+pub struct Builder {
+    group: String,
+    answer_within: Duration,
+}
+
+impl Builder {
+    /// How long a broker may take to answer before it is not known whether a message is stored; 10 s unless told otherwise.
+    #[must_use]
+    pub const fn answer_within(mut self, within: Duration) -> Self {
+        self.answer_within = within;
+        self
+    }
+
+    /// Connects to the brokers behind `nameservers`: `HOST:PORT`, several separated by `;`; empty text takes the environment
+    /// variable `NAMESRV_ADDR`. Call it inside a runtime.
+    ///
+    /// Each message goes to the queue whose turn it is. A broker that cannot be reached is passed over, and tried again.
+    ///
+    /// # Errors
+    /// [`ClientError::Refused`] for a name or address that breaks a rule, [`ClientError::Unavailable`] when no nameserver
+    /// answers or none knows a broker.
+    pub async fn connect(self, nameservers: &str) -> Result<Producer, ClientError> {
+        let group = GroupName::new(&self.group);
+        let group = group.map_err(|error| ClientError::Refused(error.to_string()))?;
+        let (network, _) = remote::network(nameservers, None, None).await?;
+        let remote = Remote::new(network, group.as_str(), None).answer_within(self.answer_within);
+        Ok(Producer::over(Arc::new(remote)))
+    }
+}
 
 /// Sends messages. Cheap to clone; clones share everything.
 #[derive(Debug, Clone)]
@@ -22,6 +56,15 @@ impl Producer {
     #[must_use]
     pub fn attach(broker: &Broker) -> Self {
         Self::over(Arc::new(Embedded(broker.clone())))
+    }
+
+    /// Starts a producer of `group`.
+    #[must_use]
+    pub fn builder(group: impl Into<String>) -> Builder {
+        Builder {
+            group: group.into(),
+            answer_within: ANSWER_WITHIN,
+        }
     }
 
     /// A producer over any transport.
@@ -39,7 +82,7 @@ impl Producer {
         self.send_one(&message, None).await
     }
 
-    /// Like [`Self::send`], to this queue.
+    /// Like [`Self::send`], to this queue. Queues are counted over all brokers of the topic, in the order of their names.
     ///
     /// # Errors
     /// [`ClientError`].
@@ -109,10 +152,10 @@ impl Producer {
     }
 
     async fn queues(&self, topic: &TopicName) -> Result<u32, ClientError> {
-        let route = self.transport.route_for_sending(topic).await?;
+        let queues = self.transport.queues_for_sending(topic).await?;
         let missing =
             || ClientError::Missing(format!("topic {topic} does not exist; create it first"));
-        Ok(route.ok_or_else(missing)?.write_queues.max(1))
+        Ok(queues.ok_or_else(missing)?.max(1))
     }
 }
 

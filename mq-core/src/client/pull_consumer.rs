@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use super::embedded::Embedded;
 use super::received::Received;
-use super::{ClientError, Transport};
+use super::remote::{self, Remote};
+use super::{ClientError, MessageQueue, Transport};
 use crate::broker::filter::Filter;
 use crate::broker::{Broker, Pull, PullOutcome};
-use crate::names::{GroupName, QueueId, TopicName};
+use crate::names::{GroupName, TopicName};
 
 /// Reads the queues it is told to, without sharing them with anybody; only offsets belong to the group.
 #[derive(Debug)]
@@ -18,7 +19,7 @@ pub struct PullConsumer {
     transport: Arc<dyn Transport>,
     group: GroupName,
     filter: Filter,
-    positions: BTreeMap<QueueId, u64>,
+    positions: BTreeMap<MessageQueue, u64>,
 }
 
 impl PullConsumer {
@@ -26,6 +27,16 @@ impl PullConsumer {
     #[must_use]
     pub fn attach(broker: &Broker, group: GroupName) -> Self {
         Self::over(Arc::new(Embedded(broker.clone())), group)
+    }
+
+    /// A consumer of the brokers behind `nameservers`, as [`super::Builder::connect`] takes them.
+    ///
+    /// # Errors
+    /// Like [`super::Builder::connect`].
+    pub async fn connect(nameservers: &str, group: GroupName) -> Result<Self, ClientError> {
+        let (network, _) = remote::network(nameservers, None, None).await?;
+        let remote = Remote::new(network, group.as_str(), None);
+        Ok(Self::over(Arc::new(remote), group))
     }
 
     /// A consumer over any transport.
@@ -50,13 +61,10 @@ impl PullConsumer {
     ///
     /// # Errors
     /// [`ClientError::Missing`] when there is no such topic.
-    pub async fn queues(&self, topic: &TopicName) -> Result<Vec<QueueId>, ClientError> {
+    pub async fn queues(&self, topic: &TopicName) -> Result<Vec<MessageQueue>, ClientError> {
         let missing =
             || ClientError::Missing(format!("topic {topic} does not exist; create it first"));
-        let config = self.transport.route(topic).await?.ok_or_else(missing)?;
-        Ok((0..config.read_queues)
-            .map(|queue| QueueId::new(topic.clone(), queue))
-            .collect())
+        self.transport.queues(topic).await?.ok_or_else(missing)
     }
 
     /// Reads these queues from now on, each from the group's offset, or from its first message if the group has none.
@@ -65,7 +73,7 @@ impl PullConsumer {
     /// [`ClientError`] when a queue does not exist; nothing has changed then.
     pub async fn assign(
         &mut self,
-        queues: impl IntoIterator<Item = QueueId>,
+        queues: impl IntoIterator<Item = MessageQueue>,
     ) -> Result<(), ClientError> {
         let mut positions = BTreeMap::new();
         for queue in queues {
@@ -86,7 +94,7 @@ impl PullConsumer {
     /// [`ClientError::Missing`] for a queue that was not assigned; otherwise what the broker says.
     pub async fn pull(
         &mut self,
-        queue: &QueueId,
+        queue: &MessageQueue,
         wait: Duration,
     ) -> Result<Vec<Received>, ClientError> {
         let started = self.transport.clock().monotonic();
@@ -94,14 +102,14 @@ impl PullConsumer {
             let waited = self.transport.clock().monotonic().saturating_sub(started);
             let pull = Pull {
                 group: self.group.clone(),
-                queue: queue.clone(),
+                queue: queue.id(),
                 offset: self.position(queue)?,
                 filter: self.filter.clone(),
                 most: usize::MAX,
                 most_bytes: usize::MAX,
                 wait: wait.saturating_sub(waited),
             };
-            let pulled = self.transport.pull(pull).await?;
+            let pulled = self.transport.pull(&queue.broker, pull).await?;
             let read =
                 |record| Received::parse(record).map_err(|e| ClientError::Refused(e.to_string()));
             let mut received = pulled
@@ -123,7 +131,7 @@ impl PullConsumer {
     ///
     /// # Errors
     /// [`ClientError::Missing`] for a queue that was not assigned.
-    pub fn position(&self, queue: &QueueId) -> Result<u64, ClientError> {
+    pub fn position(&self, queue: &MessageQueue) -> Result<u64, ClientError> {
         let missing =
             || ClientError::Missing(format!("queue {queue} is not assigned; call assign()"));
         self.positions.get(queue).copied().ok_or_else(missing)
@@ -133,7 +141,7 @@ impl PullConsumer {
     ///
     /// # Errors
     /// [`ClientError::Missing`] for a queue that was not assigned.
-    pub fn seek(&mut self, queue: &QueueId, offset: u64) -> Result<(), ClientError> {
+    pub fn seek(&mut self, queue: &MessageQueue, offset: u64) -> Result<(), ClientError> {
         self.position(queue)?;
         self.positions.insert(queue.clone(), offset);
         Ok(())
@@ -143,7 +151,11 @@ impl PullConsumer {
     ///
     /// # Errors
     /// [`ClientError`].
-    pub async fn seek_to_time(&mut self, queue: &QueueId, wall_ms: u64) -> Result<(), ClientError> {
+    pub async fn seek_to_time(
+        &mut self,
+        queue: &MessageQueue,
+        wall_ms: u64,
+    ) -> Result<(), ClientError> {
         let offset = self.transport.offset_at(queue, wall_ms).await?;
         self.seek(queue, offset)
     }
@@ -152,7 +164,7 @@ impl PullConsumer {
     ///
     /// # Errors
     /// [`ClientError::Missing`] when there is no such queue.
-    pub async fn range(&self, queue: &QueueId) -> Result<Range<u64>, ClientError> {
+    pub async fn range(&self, queue: &MessageQueue) -> Result<Range<u64>, ClientError> {
         self.transport.queue_range(queue).await
     }
 

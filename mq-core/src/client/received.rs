@@ -4,6 +4,7 @@ use bytes::Bytes;
 
 use crate::log::{Position, QueueOffset};
 use crate::names::{NameError, QueueId, TopicName};
+use crate::wire::compression::{self, CompressionError};
 use crate::wire::properties::Properties;
 use crate::wire::record::{RecordError, RecordView};
 use crate::wire::{ids, reserved};
@@ -35,10 +36,13 @@ pub enum ReceivedError {
     /// The record's topic breaks the rules of names.
     #[error(transparent)]
     Name(#[from] NameError),
+    /// The body cannot be read.
+    #[error(transparent)]
+    Compression(#[from] CompressionError),
 }
 
 impl Received {
-    /// Reads a stored record; every length is checked.
+    /// Reads a stored record; every length is checked. A body that its sender has compressed is inflated.
     ///
     /// # Errors
     /// [`ReceivedError`].
@@ -51,16 +55,20 @@ impl Received {
             }
             _ => None,
         };
+        let body = match compression::inflated(view.sys_flag, view.body)? {
+            Some(inflated) => inflated.into(),
+            None => record.slice_ref(view.body),
+        };
         Ok(Self {
             topic: original.unwrap_or_else(|| stored_in.clone()),
             queue: QueueId::new(stored_in, view.queue),
             queue_offset: QueueOffset(view.queue_offset),
             position: Position(view.position),
             offset_id: ids::offset_id(view.store_host, view.position),
-            body: record.slice_ref(view.body),
+            body,
             properties: record.slice_ref(view.properties.0),
             flag: view.flag,
-            sys_flag: view.sys_flag,
+            sys_flag: compression::without(view.sys_flag),
             reconsume_times: view.reconsume_times,
             born_ms: view.born_ms,
             store_ms: view.store_ms,
@@ -145,7 +153,7 @@ impl Received {
         self.flag
     }
 
-    /// RocketMQ's flag bits; the body is compressed if [`reserved::FLAG_COMPRESSED`] is set.
+    /// RocketMQ's flag bits, without those about compression.
     #[must_use]
     pub const fn sys_flag(&self) -> i32 {
         self.sys_flag

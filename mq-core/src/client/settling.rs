@@ -7,10 +7,10 @@ use std::time::Duration;
 use tokio::sync::Notify;
 
 use super::progress::Progress;
-use super::{ClientError, Transport};
+use super::{ClientError, MessageQueue, Transport};
 use crate::broker::SendBack;
 use crate::log::Position;
-use crate::names::{GroupName, QueueId};
+use crate::names::GroupName;
 
 /// How long to wait after the broker did not take something.
 pub(super) const TRY_AGAIN: Duration = Duration::from_secs(1);
@@ -27,7 +27,7 @@ pub(super) enum Verdict {
 /// A queue that this consumer reads.
 #[derive(Debug)]
 pub(super) struct Assigned {
-    pub(super) queue: QueueId,
+    pub(super) queue: MessageQueue,
     state: Mutex<State>,
     /// Set once the queue is another's: nothing is said about it any more.
     revoked: AtomicBool,
@@ -45,7 +45,7 @@ struct State {
 }
 
 impl Assigned {
-    pub(super) fn new(queue: QueueId, start: u64, wake: Arc<Notify>) -> Self {
+    pub(super) fn new(queue: MessageQueue, start: u64, wake: Arc<Notify>) -> Self {
         let state = State {
             progress: Progress::new(start),
             again: Vec::new(),
@@ -86,7 +86,7 @@ impl Assigned {
         self.revoked.load(Ordering::Acquire)
     }
 
-    /// Sends back what shall come again and commits what is finished. Everything that fails is kept.
+    /// Sends back what shall come again and, if `commit` says so, commits what is finished. Everything that fails is kept.
     ///
     /// # Errors
     /// The first error; try again later.
@@ -94,6 +94,7 @@ impl Assigned {
         &self,
         transport: &dyn Transport,
         group: &GroupName,
+        commit: bool,
     ) -> Result<(), ClientError> {
         let _one_at_a_time = self.flushing.lock().await;
         let again = std::mem::take(&mut self.state().again);
@@ -105,8 +106,8 @@ impl Assigned {
                 delay_level,
                 retries: None,
             };
-            match transport.send_back(request).await {
-                Ok(_) => self.state().progress.finish(offset),
+            match transport.send_back(&self.queue, request).await {
+                Ok(()) => self.state().progress.finish(offset),
                 Err(ClientError::Missing(why)) => {
                     tracing::warn!(queue = %self.queue, offset, why, "a message to be retried is not kept any more");
                     self.state().progress.finish(offset);
@@ -117,7 +118,9 @@ impl Assigned {
                 }
             }
         }
-        self.commit(transport, group).await?;
+        if commit {
+            self.commit(transport, group).await?;
+        }
         failed.map_or(Ok(()), Err)
     }
 

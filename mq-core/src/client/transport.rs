@@ -3,52 +3,43 @@
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 
-use super::ClientError;
-use crate::broker::clients::{Announcement, Link};
-use crate::broker::{Incoming, Pull, Pulled, Receipt, SendBack, SentBack, TopicConfig};
+use super::{ClientError, MessageQueue};
+use crate::broker::clients::{Announcement, ConsumeFrom, Link};
+use crate::broker::{Incoming, Pull, Pulled, Receipt, SendBack};
 use crate::clock::Clock;
-use crate::names::{GroupName, QueueId, TopicName};
+use crate::names::{GroupName, TopicName};
 use crate::random::Random;
 
-/// Who a client is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Identity {
-    /// Client id, for people and for the order in a group.
-    pub client_id: Arc<str>,
-    /// This process life: random, never the same twice.
-    pub incarnation: u128,
-}
-
-/// A way to a broker. Dropping a future does not take back what the broker has accepted.
+/// A way to one broker or several. Dropping a future does not take back what the broker has accepted.
 #[async_trait]
 pub trait Transport: fmt::Debug + Send + Sync + 'static {
-    /// Connects as a named client that takes notices; it stays connected until the attachment is dropped.
+    /// Connects as a client that takes notices; it stays connected until the attachment is dropped. The client has the id
+    /// `client_id`, or one that this way chooses.
     ///
     /// # Errors
     /// [`ClientError::Unavailable`] or [`ClientError::Closed`].
     async fn attach(
         &self,
-        me: Identity,
+        client_id: Option<Arc<str>>,
         link: Arc<dyn Link>,
     ) -> Result<Box<dyn Attachment>, ClientError>;
 
-    /// A topic's queues; `None` when there is no such topic.
+    /// The queues of a topic that can be read, sorted; `None` when there is no such topic.
     ///
     /// # Errors
-    /// [`ClientError`] when the broker cannot be asked.
-    async fn route(&self, topic: &TopicName) -> Result<Option<TopicConfig>, ClientError>;
+    /// [`ClientError`] when nobody can be asked.
+    async fn queues(&self, topic: &TopicName) -> Result<Option<Vec<MessageQueue>>, ClientError>;
 
-    /// Like [`Self::route`]; a topic that sending would create counts as existing.
+    /// How many queues a topic has that can be sent to; [`Incoming::queue`] counts them over all brokers. A topic that
+    /// sending would create counts as existing.
     ///
     /// # Errors
-    /// [`ClientError`] when the broker cannot be asked.
-    async fn route_for_sending(
-        &self,
-        topic: &TopicName,
-    ) -> Result<Option<TopicConfig>, ClientError>;
+    /// [`ClientError`] when nobody can be asked.
+    async fn queues_for_sending(&self, topic: &TopicName) -> Result<Option<u32>, ClientError>;
 
     /// Stores messages, all or none; one receipt for each.
     ///
@@ -56,29 +47,51 @@ pub trait Transport: fmt::Debug + Send + Sync + 'static {
     /// [`ClientError`].
     async fn send(&self, messages: Vec<Incoming>) -> Result<Vec<Receipt>, ClientError>;
 
-    /// Reads a queue.
+    /// Reads a queue of this broker.
     ///
     /// # Errors
     /// [`ClientError`].
-    async fn pull(&self, pull: Pull) -> Result<Pulled, ClientError>;
+    async fn pull(&self, broker: &str, pull: Pull) -> Result<Pulled, ClientError>;
 
     /// First kept and next offset of a queue.
     ///
     /// # Errors
     /// [`ClientError`].
-    async fn queue_range(&self, queue: &QueueId) -> Result<Range<u64>, ClientError>;
+    async fn queue_range(&self, queue: &MessageQueue) -> Result<Range<u64>, ClientError>;
+
+    /// Where a group begins in a queue in which it has no offset. A broker that notes starting offsets has done so when the
+    /// group was announced, so what is left are queues that came later: they are read whole.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    async fn first_offset(
+        &self,
+        queue: &MessageQueue,
+        _from: ConsumeFrom,
+    ) -> Result<u64, ClientError> {
+        Ok(self.queue_range(queue).await?.start)
+    }
+
+    /// How long offsets may wait until they are committed; zero commits at once.
+    fn commit_within(&self) -> Duration {
+        Duration::ZERO
+    }
 
     /// The first offset stored at or after a wall clock time.
     ///
     /// # Errors
     /// [`ClientError`].
-    async fn offset_at(&self, queue: &QueueId, wall_ms: u64) -> Result<u64, ClientError>;
+    async fn offset_at(&self, queue: &MessageQueue, wall_ms: u64) -> Result<u64, ClientError>;
 
     /// How far a group has consumed a queue, if it has any offset there.
     ///
     /// # Errors
     /// [`ClientError`].
-    async fn offset(&self, group: &GroupName, queue: &QueueId) -> Result<Option<u64>, ClientError>;
+    async fn offset(
+        &self,
+        group: &GroupName,
+        queue: &MessageQueue,
+    ) -> Result<Option<u64>, ClientError>;
 
     /// Notes how far a group has consumed a queue.
     ///
@@ -87,21 +100,25 @@ pub trait Transport: fmt::Debug + Send + Sync + 'static {
     async fn commit_offset(
         &self,
         group: &GroupName,
-        queue: &QueueId,
+        queue: &MessageQueue,
         offset: u64,
     ) -> Result<(), ClientError>;
 
-    /// Client ids of a group's consumers, sorted.
+    /// Client ids of a group's consumers that are connected to a broker of the topic, sorted.
     ///
     /// # Errors
-    /// [`ClientError`] when the broker cannot be asked.
-    async fn members(&self, group: &GroupName) -> Result<Vec<Arc<str>>, ClientError>;
+    /// [`ClientError`] when nobody can be asked.
+    async fn members(
+        &self,
+        group: &GroupName,
+        topic: &TopicName,
+    ) -> Result<Vec<Arc<str>>, ClientError>;
 
-    /// Asks to see a message again.
+    /// Asks to see a message of this queue again.
     ///
     /// # Errors
     /// [`ClientError`]; [`ClientError::Missing`] when the message is not kept any more.
-    async fn send_back(&self, request: SendBack) -> Result<SentBack, ClientError>;
+    async fn send_back(&self, queue: &MessageQueue, request: SendBack) -> Result<(), ClientError>;
 
     /// This side's clock.
     fn clock(&self) -> &Arc<dyn Clock>;
@@ -113,6 +130,9 @@ pub trait Transport: fmt::Debug + Send + Sync + 'static {
 /// One client's connection; dropping it leaves all groups.
 #[async_trait]
 pub trait Attachment: fmt::Debug + Send + Sync + 'static {
+    /// The client's id.
+    fn client_id(&self) -> &Arc<str>;
+
     /// Says who the client is; repeated from time to time. Starting offsets of new groups are durable when it returns.
     ///
     /// # Errors

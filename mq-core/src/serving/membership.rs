@@ -19,6 +19,7 @@ use crate::wire::command::Command;
 use crate::wire::heartbeat::{
     Consumer, FromWhere, Heartbeat, MessageModel, SubscriptionData, TYPE_SQL92, TYPE_TAG,
 };
+use crate::wire::reserved;
 
 /// 34: notes who the client is. It is a member of its groups, and their starting offsets are durable, when this returns.
 pub(super) async fn heartbeat(
@@ -57,7 +58,7 @@ pub(super) async fn heartbeat(
             .announce(&client.connection, announcement)
             .await?;
     }
-    Ok(Answer::done())
+    Ok(Answer::done().field(reserved::OURS, 1))
 }
 
 fn register(

@@ -1,6 +1,6 @@
 //! Several messages in one body (RocketMQ `MessageDecoder.encodeMessages`).
 
-use bytes::{Buf, Bytes};
+use bytes::{Buf, BufMut, Bytes};
 
 /// Most messages of one batch: far more than fit into the longest body with anything in them.
 pub const BATCH_MAX_MESSAGES: usize = 65_536;
@@ -29,6 +29,18 @@ pub enum BatchError {
     /// Too many messages.
     #[error("the batch has more than {BATCH_MAX_MESSAGES} messages")]
     TooMany,
+}
+
+/// Writes one message behind others. Lengths were checked: body up to 4 MiB, properties up to 32,767 bytes.
+pub fn push(batch: &mut Vec<u8>, flag: i32, body: &[u8], properties: &[u8]) {
+    batch.put_i32((22 + body.len() + properties.len()) as i32);
+    // Magic and checksum, which nobody fills in.
+    batch.put_i64(0);
+    batch.put_i32(flag);
+    batch.put_i32(body.len() as i32);
+    batch.put_slice(body);
+    batch.put_u16(properties.len() as u16);
+    batch.put_slice(properties);
 }
 
 /// Reads all messages of a batch.
@@ -75,7 +87,6 @@ fn next(batch: &mut Bytes) -> Option<BatchMessage> {
 
 #[cfg(test)]
 mod tests {
-    use bytes::BufMut;
     use proptest::prelude::*;
 
     use super::*;
@@ -83,14 +94,7 @@ mod tests {
     fn encode(messages: &[(i32, Vec<u8>, Vec<u8>)]) -> Bytes {
         let mut out = Vec::new();
         for (flag, body, properties) in messages {
-            out.put_i32(i32::try_from(22 + body.len() + properties.len()).unwrap());
-            out.put_i32(0);
-            out.put_i32(0);
-            out.put_i32(*flag);
-            out.put_i32(i32::try_from(body.len()).unwrap());
-            out.extend_from_slice(body);
-            out.put_u16(u16::try_from(properties.len()).unwrap());
-            out.extend_from_slice(properties);
+            push(&mut out, *flag, body, properties);
         }
         out.into()
     }

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use super::ids::parse_hex128;
+use super::ids::{hex128, parse_hex128};
 
 /// Longest heartbeat in bytes: thousands of subscriptions.
 pub const HEARTBEAT_MAX_BYTES: usize = 1 << 20;
@@ -181,6 +181,47 @@ impl Heartbeat {
     }
 }
 
+impl Heartbeat {
+    /// As RocketMQ's clients write it.
+    #[must_use]
+    pub fn to_json(&self) -> Value {
+        let producers = self.producer_groups.iter();
+        let producers: Vec<Value> = producers
+            .map(|group| serde_json::json!({ "groupName": group }))
+            .collect();
+        let consumers: Vec<Value> = self.consumers.iter().map(Consumer::to_json).collect();
+        let mut said = serde_json::json!({
+            "clientID": self.client_id,
+            "producerDataSet": producers,
+            "consumerDataSet": consumers,
+        });
+        if let (Some(native), Some(said)) = (&self.native, said.as_object_mut()) {
+            let ids: Vec<String> = native.answers_for.iter().map(|id| hex128(*id)).collect();
+            let own = serde_json::json!({
+                "incarnation": hex128(native.incarnation),
+                "answersFor": ids,
+            });
+            said.insert("halfmoon".into(), own);
+        }
+        said
+    }
+}
+
+impl Consumer {
+    fn to_json(&self) -> Value {
+        let subscriptions = self.subscriptions.iter();
+        let subscriptions: Vec<Value> = subscriptions.map(SubscriptionData::to_json).collect();
+        serde_json::json!({
+            "groupName": self.group,
+            "consumeType": self.consume_type.name(),
+            "messageModel": self.model.name(),
+            "consumeFromWhere": self.from.name(),
+            "subscriptionDataSet": subscriptions,
+            "unitMode": false,
+        })
+    }
+}
+
 impl SubscriptionData {
     /// Reads one; `None` without a topic.
     #[must_use]
@@ -315,6 +356,32 @@ mod tests {
         let native = Heartbeat::parse(body.as_bytes()).unwrap().native.unwrap();
         assert_eq!(Some(native.incarnation), parse_hex128(id));
         assert_eq!(native.answers_for, [native.incarnation]);
+    }
+
+    #[test]
+    fn what_was_written_is_read_back() {
+        let said = Heartbeat {
+            client_id: "4711@ab".into(),
+            producer_groups: vec!["p".into()],
+            consumers: vec![Consumer {
+                group: "g".into(),
+                consume_type: ConsumeType::Actively,
+                model: MessageModel::Clustering,
+                from: FromWhere::First,
+                subscriptions: vec![SubscriptionData {
+                    topic: "t".into(),
+                    expression: "a || b".into(),
+                    kind: TYPE_TAG.into(),
+                    version: 3,
+                }],
+            }],
+            native: Some(Native {
+                incarnation: 7,
+                answers_for: vec![1, u128::MAX],
+            }),
+        };
+        let json = said.to_json().to_string();
+        assert_eq!(Heartbeat::parse(json.as_bytes()), Ok(said));
     }
 
     #[test]

@@ -295,6 +295,15 @@ impl<'a> RecordView<'a> {
     }
 }
 
+/// The records that stand one behind the other in the body of a pull's answer; what follows the first broken length is left
+/// out.
+pub fn split(mut body: Bytes) -> impl Iterator<Item = Bytes> {
+    std::iter::from_fn(move || {
+        let size = usize::try_from(int(&body, 0).ok()?).ok()?;
+        (size >= HEAD_BYTES && size <= body.len()).then(|| body.split_to(size))
+    })
+}
+
 /// Writes into an encoded record who stores it. Does nothing to bytes shorter than a record's head.
 pub fn set_store_host(record: &mut [u8], host: SocketAddrV4) {
     if let Some(field) = record.get_mut(64..72) {

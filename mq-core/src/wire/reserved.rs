@@ -102,6 +102,9 @@ pub const RESUME_CHECK_HALF_MESSAGE: i32 = 323;
 /// Request code that tells a consumer that its group has changed.
 pub const NOTIFY_CONSUMER_IDS_CHANGED: i32 = 40;
 
+/// Field (ours) of the answer to a heartbeat: the broker is one of ours and answers every resolution.
+pub const OURS: &str = "HM_BROKER";
+
 /// Response field of a sent message: the client's own id of it, [`UNIQ_KEY`].
 pub const SENT_UNIQUE_KEY: &str = "transactionId";
 

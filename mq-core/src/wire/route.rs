@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 /// How one broker has one topic.
@@ -58,6 +59,48 @@ pub struct TopicRoute {
     pub filter_server_table: BTreeMap<String, Vec<String>>,
 }
 
+/// Reads a body of this module, also as Java's older writers leave it: with numbers as keys that are not quoted.
+///
+/// # Errors
+/// What the reader of JSON finds wrong.
+pub fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, serde_json::Error> {
+    serde_json::from_slice(body).or_else(|_| serde_json::from_slice(&with_quoted_keys(body)))
+}
+
+/// `json` with quotes around every key that is a bare number.
+fn with_quoted_keys(json: &[u8]) -> Vec<u8> {
+    let mut quoted = Vec::with_capacity(json.len() + 16);
+    let (mut in_text, mut escaped, mut before) = (false, false, b' ');
+    let mut bytes = json.iter().copied().peekable();
+    while let Some(byte) = bytes.next() {
+        let key = !in_text && matches!(before, b'{' | b',') && byte.is_ascii_digit();
+        if key {
+            let mut digits = vec![byte];
+            while let Some(digit) = bytes.next_if(u8::is_ascii_digit) {
+                digits.push(digit);
+            }
+            // A number in a list is no key.
+            let is_key = bytes.peek() == Some(&b':');
+            quoted.extend(is_key.then_some(b'"'));
+            quoted.extend(digits);
+            quoted.extend(is_key.then_some(b'"'));
+            before = b'0';
+            continue;
+        }
+        match (in_text, escaped, byte) {
+            (true, true, _) => escaped = false,
+            (true, false, b'\\') => escaped = true,
+            (_, false, b'"') => in_text = !in_text,
+            _ => {}
+        }
+        if in_text || !byte.is_ascii_whitespace() {
+            before = byte;
+        }
+        quoted.push(byte);
+    }
+    quoted
+}
+
 /// Which brokers there are.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -93,6 +136,18 @@ pub struct KvTable {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn numbers_as_keys_are_read_as_older_nameservers_write_them() {
+        let body = br#"{"brokerDatas":[{"brokerAddrs":{0:"10.0.0.1:10911", 12:"a\",3:b"},"brokerName":"a","cluster":"c"}],
+            "queueDatas":[{"brokerName":"a","perm":6,"readQueueNums":4,"topicSynFlag":0,"writeQueueNums":8}],"other":[1,2]}"#;
+        let route: TopicRoute = read(body).unwrap();
+        let addresses = &route.broker_datas[0].broker_addrs;
+        assert_eq!(addresses[&0], "10.0.0.1:10911");
+        assert_eq!(addresses[&12], "a\",3:b", "texts are left alone");
+        assert_eq!(route.queue_datas[0].write_queue_nums, 8);
+        assert!(read::<TopicRoute>(b"{0:").is_err());
+    }
 
     #[test]
     fn a_route_has_quoted_keys_and_every_member_that_strict_readers_want() {
