@@ -21,6 +21,8 @@ use crate::output::Output;
 
 /// The group under which these commands read and send.
 const GROUP: &str = "TOOLS_CONSUMER";
+/// How many queues to ask for where sending makes a topic: as RocketMQ's producers do.
+const NEW_QUEUES: u32 = 4;
 /// Most messages of one answer.
 const AT_ONCE: usize = 32;
 
@@ -196,7 +198,12 @@ async fn send(
         Some(route) => route,
         // Brokers that create topics by themselves say so with this one.
         None => match cluster.route(reserved::AUTO_CREATE_TOPIC).await? {
-            Some(route) => route,
+            Some(mut route) => {
+                for queues in &mut route.queue_datas {
+                    queues.write_queue_nums = queues.write_queue_nums.min(NEW_QUEUES);
+                }
+                route
+            }
             None => cluster.existing(topic).await?,
         },
     };
@@ -208,7 +215,7 @@ async fn send(
             ("a", GROUP),
             ("b", topic),
             ("c", reserved::AUTO_CREATE_TOPIC),
-            ("d", "4"),
+            ("d", &NEW_QUEUES.to_string()),
             ("e", &queue_text),
             ("f", "0"),
             ("g", &born),
