@@ -178,7 +178,7 @@ impl Teller {
         ))
     }
 
-    /// Says what has changed in how we stand, once.
+    /// Says what has changed in how we stand: each reason once, until there is another.
     fn note(&self, told: Result<(), String>) {
         let address = &self.address;
         let before = self.standing.borrow().clone();
@@ -190,7 +190,7 @@ impl Teller {
                 Standing::Registered
             }
             Err(why) => {
-                if !matches!(before, Standing::Failed(_)) {
+                if before != Standing::Failed(why.clone()) {
                     tracing::warn!(nameserver = %address, %why, "the nameserver does not know this broker; it is tried again every second");
                 }
                 Standing::Failed(why)
@@ -235,20 +235,23 @@ impl Teller {
     }
 }
 
-/// The topics that clients may know of: those of the broker, and the one that says how new topics are made.
+/// The topics that clients may know of: those of the broker, the one that says how new topics are made, and the two that
+/// every other broker has ([`reserved::EVERYWHERE`]).
 fn table(broker: &Broker, since_ms: u64, changes: u64) -> TopicTable {
     let mut topics: Vec<registration::TopicConfig> = broker.topics().iter().map(config).collect();
+    for name in reserved::EVERYWHERE {
+        if !topics.iter().any(|topic| topic.topic_name == name) {
+            topics.push(system_topic(name, 1, 0));
+        }
+    }
     let settings = broker.settings();
     if settings.auto_create_topics {
-        topics.push(registration::TopicConfig {
-            topic_name: reserved::AUTO_CREATE_TOPIC.into(),
-            read_queue_nums: settings.default_queues,
-            write_queue_nums: settings.default_queues,
-            perm: crate::broker::Permission::ALL.bits() | INHERIT,
-            topic_filter_type: "SINGLE_TAG".into(),
-            topic_sys_flag: 0,
-            order: false,
-        });
+        let perm = crate::broker::Permission::ALL.bits() | INHERIT;
+        topics.push(system_topic(
+            reserved::AUTO_CREATE_TOPIC,
+            settings.default_queues,
+            perm,
+        ));
     }
     TopicTable {
         data_version: DataVersion {
@@ -264,10 +267,21 @@ fn table(broker: &Broker, since_ms: u64, changes: u64) -> TopicTable {
 
 fn config(topic: &TopicConfig) -> registration::TopicConfig {
     registration::TopicConfig {
-        topic_name: topic.name.to_string(),
-        read_queue_nums: topic.read_queues,
         write_queue_nums: topic.write_queues,
-        perm: topic.permission.bits(),
+        ..system_topic(
+            topic.name.as_str(),
+            topic.read_queues,
+            topic.permission.bits(),
+        )
+    }
+}
+
+fn system_topic(name: &str, queues: u32, perm: i32) -> registration::TopicConfig {
+    registration::TopicConfig {
+        topic_name: name.to_owned(),
+        read_queue_nums: queues,
+        write_queue_nums: queues,
+        perm,
         topic_filter_type: "SINGLE_TAG".into(),
         topic_sys_flag: 0,
         order: false,
@@ -345,7 +359,9 @@ mod tests {
             Registration::start(&broker, &presence("a"), std::slice::from_ref(&address));
         let tried = registration.tried().await;
         assert_eq!(tried, [(address.clone(), Standing::Registered)]);
-        wait_for_route(&address, reserved::AUTO_CREATE_TOPIC, 0).await;
+        for known in [reserved::AUTO_CREATE_TOPIC, reserved::EVERYWHERE[0]] {
+            wait_for_route(&address, known, 0).await;
+        }
         let topic = TopicName::new("orders").unwrap();
         broker.put_topic(TopicConfig::new(topic, 4)).await.unwrap();
         wait_for_route(&address, "orders", 0).await;

@@ -11,6 +11,7 @@ pub mod frame;
 pub mod heartbeat;
 pub mod ids;
 pub mod json_header;
+pub mod json_keys;
 mod json_text;
 pub mod properties;
 pub mod questions;

@@ -12,6 +12,9 @@ pub const HALF_TOPIC: &str = "RMQ_SYS_TRANS_HALF_TOPIC";
 pub const OP_TOPIC: &str = "RMQ_SYS_TRANS_OP_HALF_TOPIC";
 /// The topic whose queue settings an automatically created topic inherits.
 pub const AUTO_CREATE_TOPIC: &str = "TBW102";
+/// Topics that every broker of RocketMQ has. Nameservers of 5.x take a broker that they do not know, and that names a single
+/// topic, for one that wants to add that topic to others, and refuse; with these it never names a single one.
+pub const EVERYWHERE: [&str; 2] = ["SELF_TEST_TOPIC", "OFFSET_MOVED_EVENT"];
 
 /// Property: the one tag of a message.
 pub const TAGS: &str = "TAGS";

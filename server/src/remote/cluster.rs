@@ -7,6 +7,7 @@ use bytes::Bytes;
 use mq_core::remoting::client::{Connection, Limits};
 use mq_core::wire::codes::{request, response};
 use mq_core::wire::command::{Command, Language};
+use mq_core::wire::json_keys;
 use mq_core::wire::route::{ClusterInfo, TopicList, TopicRoute};
 use serde::de::DeserializeOwned;
 
@@ -167,7 +168,7 @@ fn succeeded(answer: Command) -> Result<Command, Failure> {
 
 /// The body of an answer.
 pub(super) fn read<T: DeserializeOwned>(answer: &Command) -> Result<T, Failure> {
-    serde_json::from_slice(&answer.body)
+    serde_json::from_slice(&json_keys::quoted(&answer.body))
         .map_err(|error| Failure::Environment(format!("an answer is not understood: {error}")))
 }
 

@@ -6,7 +6,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use mq_core::broker::Permission;
 use mq_core::names::TopicName;
 use mq_core::wire::codes::request;
-use mq_core::wire::reserved::{AUTO_CREATE_TOPIC, DEAD_LETTER_PREFIX, RETRY_PREFIX};
+use mq_core::wire::reserved::{AUTO_CREATE_TOPIC, DEAD_LETTER_PREFIX, EVERYWHERE, RETRY_PREFIX};
 use mq_core::wire::route::TopicRoute;
 use serde::Serialize;
 
@@ -151,8 +151,9 @@ fn permission(bits: i32) -> &'static str {
 async fn list(cluster: &Cluster, all: bool, output: &mut Output) -> Result<(), Failure> {
     let shown = |topic: &String| {
         let of_groups = [RETRY_PREFIX, DEAD_LETTER_PREFIX];
-        let hidden =
-            topic == AUTO_CREATE_TOPIC || of_groups.iter().any(|prefix| topic.starts_with(prefix));
+        let hidden = topic == AUTO_CREATE_TOPIC
+            || EVERYWHERE.contains(&topic.as_str())
+            || of_groups.iter().any(|prefix| topic.starts_with(prefix));
         all || !hidden
     };
     let mut rows = Vec::new();
