@@ -8,6 +8,7 @@ use std::io::{BufRead, BufReader, Read};
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
@@ -149,6 +150,24 @@ impl Program {
         Ok(ended)
     }
 
+    /// Starts it and lets it run until the result is dropped; that kills it.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub fn spawn(&self) -> Result<Running> {
+        let mut child = Owned(self.start()?);
+        let output = child.0.stdout.take().context("the output was not piped")?;
+        let errors = child.0.stderr.take().context("the errors were not piped")?;
+        let (sender, lines) = sync_channel(1024);
+        read(output, sender.clone(), false);
+        read(errors, sender, true);
+        let said = Arc::new(Heard::default());
+        let hears = Arc::clone(&said);
+        // Ends when the process does, and with it both readers.
+        thread::spawn(move || hears.listen(&lines));
+        Ok(Running { child, said })
+    }
+
     fn start(&self) -> Result<Child> {
         let variables = self.variables.iter().map(|(name, value)| (name, value));
         Command::new(&self.path)
@@ -159,6 +178,68 @@ impl Program {
             .stderr(Stdio::piped())
             .spawn()
             .with_context(|| format!("cannot start {}", self.path.display()))
+    }
+}
+
+/// A program that runs beside the test; it is killed when this is dropped.
+#[derive(Debug)]
+pub struct Running {
+    child: Owned,
+    said: Arc<Heard>,
+}
+
+impl Running {
+    /// Its process id.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.child.0.id()
+    }
+
+    /// Waits until what it has said so far is enough, so long at most; whether it is. Ends early when the program does.
+    #[must_use]
+    pub fn hears(&self, at_most: Duration, enough: impl Fn(&[String]) -> bool) -> bool {
+        self.said.until(at_most, enough)
+    }
+
+    /// Whether it has ended and everything it said is here.
+    #[must_use]
+    pub fn has_ended(&self) -> bool {
+        self.said.lock().1
+    }
+
+    /// Everything it has said so far, on standard output and standard error.
+    #[must_use]
+    pub fn told(&self) -> String {
+        self.said.lock().0.join("\n")
+    }
+}
+
+/// What a running program has said, and whether that is all.
+#[derive(Debug, Default)]
+struct Heard {
+    said: Mutex<(Vec<String>, bool)>,
+    more: Condvar,
+}
+
+impl Heard {
+    fn listen(&self, lines: &Receiver<Line>) {
+        for (line, _) in lines {
+            self.lock().0.push(line);
+            self.more.notify_all();
+        }
+        self.lock().1 = true;
+        self.more.notify_all();
+    }
+
+    fn until(&self, at_most: Duration, enough: impl Fn(&[String]) -> bool) -> bool {
+        let missing = |(lines, ended): &mut (Vec<String>, bool)| !enough(lines) && !*ended;
+        let waited = self.more.wait_timeout_while(self.lock(), at_most, missing);
+        let (now, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        enough(&now.0)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, (Vec<String>, bool)> {
+        self.said.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -262,6 +343,8 @@ pub fn moments(seed: u64, count: usize, from: Duration, to: Duration) -> Vec<Kil
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
 
     const ENDLESS: &str = "echo one; echo oops >&2; echo two; exec tail -f /dev/null";
@@ -302,6 +385,26 @@ mod tests {
         let endless = shell(ENDLESS).limit(Duration::from_millis(300));
         let error = endless.run(&Kill::Never).unwrap_err().to_string();
         assert!(error.contains("took longer"), "{error}");
+    }
+
+    #[test]
+    fn a_program_beside_the_test_is_heard_until_it_ends() {
+        let running = shell("echo one; echo oops >&2; read line").spawn().unwrap();
+        assert!(running.hears(Duration::from_secs(10), |lines| lines.len() == 2));
+        assert!(!running.hears(Duration::from_secs(10), |lines| lines.len() == 3));
+        assert!(running.has_ended());
+        let mut told: Vec<String> = running.told().lines().map(str::to_owned).collect();
+        told.sort();
+        assert_eq!(told, ["one", "oops"]);
+    }
+
+    #[test]
+    fn a_program_beside_the_test_is_killed_with_it() {
+        let running = shell(ENDLESS).spawn().unwrap();
+        let process = Path::new("/proc").join(running.id().to_string());
+        assert!(!running.has_ended() && process.exists());
+        drop(running);
+        assert!(!process.exists());
     }
 
     #[test]
