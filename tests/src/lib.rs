@@ -6,10 +6,12 @@
 //! | [`fuzz`] | readers of foreign bytes, and a driver that tries to make one panic |
 //! | [`process`] | a program as a process of its own, killed where the test says |
 //! | [`raw`] | frames of RocketMQ's protocol by hand; shares no code with the product |
+//! | [`server`] | the server that clients talk to: `halfmoon server` on free ports, or one that runs elsewhere |
 //! | [`service`] | a whole service in one process, for tests that kill it |
 
 pub mod checker;
 pub mod fuzz;
 pub mod process;
 pub mod raw;
+pub mod server;
 pub mod service;
