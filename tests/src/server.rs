@@ -1,8 +1,6 @@
 //! The server that clients talk to: `halfmoon server` on free ports over a folder of its own, or one that runs elsewhere.
 
-use std::io::{Read, Write};
-use std::net::{Ipv4Addr, TcpListener, TcpStream};
-use std::path::Path;
+use std::net::{Ipv4Addr, TcpListener};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -10,9 +8,13 @@ use mq_core::clock::{Clock, SystemClock};
 use tempfile::TempDir;
 
 use crate::process::{Program, Running};
+use crate::raw::{Connection, Frame};
 
 /// The environment variable that names the nameserver, `host:port`, of a RocketMQ server to be judged instead of ours.
 pub const ELSEWHERE: &str = "HALFMOON_TEST_NAMESERVER";
+
+/// What is not RocketMQ's default and the clients need: a consumer may select messages by an expression.
+const SETTINGS: &str = "enablePropertyFilter=true\n";
 
 /// How long a start may take on a busy machine.
 const READY_WITHIN: Duration = Duration::from_secs(30);
@@ -27,42 +29,42 @@ pub struct Server {
 }
 
 impl Server {
-    /// Starts `program`, the path of `halfmoon`, with further arguments after `server`; or takes the one that
-    /// [`ELSEWHERE`] names.
+    /// Starts `program`, the path of `halfmoon`, or takes the one that [`ELSEWHERE`] names.
     ///
     /// # Errors
     /// It ends or is not ready in time; the error tells what it said.
-    pub fn start(program: &str, arguments: &[&str]) -> Result<Self> {
+    pub fn start(program: &str) -> Result<Self> {
         if let Ok(nameserver) = std::env::var(ELSEWHERE) {
             return Ok(Self {
                 nameserver,
                 ours: None,
             });
         }
-        let mut started = Self::start_once(program, arguments);
+        let mut started = Self::start_once(program);
         for _ in 1..STARTS {
             if started.is_ok() {
                 break;
             }
-            started = Self::start_once(program, arguments);
+            started = Self::start_once(program);
         }
         started
     }
 
-    fn start_once(program: &str, arguments: &[&str]) -> Result<Self> {
+    fn start_once(program: &str) -> Result<Self> {
         let folder = tempfile::tempdir().context("a temporary folder")?;
         let nameserver = format!("127.0.0.1:{}", free_port()?);
         let broker = format!("127.0.0.1:{}", free_broker_port()?);
-        let mut server = Program::new(program)
+        let settings = folder.path().join("broker.conf");
+        std::fs::write(&settings, SETTINGS).context("the settings can not be written")?;
+        let running = Program::new(program)
             .variable("HALFMOON_NAMESERVER_LISTEN", &nameserver)
             .variable("HALFMOON_BROKER_LISTEN", &broker)
             .argument("server")
+            .argument("-c")
+            .argument(settings)
             .argument("--data")
-            .argument(folder.path());
-        for argument in arguments {
-            server = server.argument(argument);
-        }
-        let running = server.spawn()?;
+            .argument(folder.path().join("data"))
+            .spawn()?;
         wait_until_ready(&running, &nameserver)?;
         Ok(Self {
             nameserver,
@@ -79,20 +81,14 @@ impl Server {
     /// Whether clients find a route to this topic (request code 105).
     #[must_use]
     pub fn has_topic(&self, topic: &str) -> bool {
-        let fields = format!(r#"{{"topic":"{topic}"}}"#);
-        answer(&self.nameserver, 105, &fields).is_ok_and(|answer| answer.contains("\"queueDatas\""))
+        let request = Frame::request(105, &[("topic", topic)], &[]);
+        body(&self.nameserver, &request).is_ok_and(|body| body.contains("\"queueDatas\""))
     }
 
     /// Whether it is ours: then it is held to what we promise beyond RocketMQ.
     #[must_use]
     pub const fn is_ours(&self) -> bool {
         self.ours.is_some()
-    }
-
-    /// Its data folder, if it is ours.
-    #[must_use]
-    pub fn folder(&self) -> Option<&Path> {
-        self.ours.as_ref().map(|(_, folder)| folder.path())
     }
 
     /// Everything it has said so far, for a failing test to show.
@@ -145,25 +141,12 @@ fn wait_until_ready(running: &Running, nameserver: &str) -> Result<()> {
 
 /// Asks for the cluster (request code 106) and looks for a broker's name in the answer.
 fn knows_a_broker(nameserver: &str) -> bool {
-    answer(nameserver, 106, "{}").is_ok_and(|answer| answer.contains("\"brokerName\""))
+    let request = Frame::request(106, &[], &[]);
+    body(nameserver, &request).is_ok_and(|body| body.contains("\"brokerName\""))
 }
 
-/// The answer to a request without a body, as text.
-fn answer(address: &str, code: u32, fields: &str) -> Result<String> {
-    let header = format!(
-        r#"{{"code":{code},"language":"JAVA","version":253,"opaque":1,"flag":0,"serializeTypeCurrentRPC":"JSON","extFields":{fields}}}"#
-    );
-    let length = u32::try_from(header.len())?;
-    let mut frame = (length + 4).to_be_bytes().to_vec();
-    frame.extend_from_slice(&length.to_be_bytes());
-    frame.extend_from_slice(header.as_bytes());
-    let mut stream = TcpStream::connect(address)?;
-    stream.set_read_timeout(Some(Duration::from_secs(2)))?;
-    stream.write_all(&frame)?;
-    let mut size = [0; 4];
-    stream.read_exact(&mut size)?;
-    let mut answer = Vec::new();
-    let rest = u64::from(u32::from_be_bytes(size));
-    stream.take(rest).read_to_end(&mut answer)?;
-    Ok(String::from_utf8_lossy(&answer).into_owned())
+/// The body of an answer, as text.
+fn body(address: &str, request: &Frame) -> Result<String> {
+    let answer = Connection::open(address)?.call(request)?;
+    Ok(String::from_utf8_lossy(&answer.body).into_owned())
 }

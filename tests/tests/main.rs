@@ -1,11 +1,13 @@
 //! The whole system from outside. The list of modules is the table of contents; `tests/run NAME` runs one.
 
+mod clients;
 mod contract;
 mod crash;
 mod documents;
 mod features;
 mod fuzz;
 mod judged;
+mod quickstart;
 mod readme;
 mod shop;
 mod tidy;

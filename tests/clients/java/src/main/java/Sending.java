@@ -36,7 +36,6 @@ final class Sending {
                 new Fact("sent").with("key", batch.get(number).getKeys())
                     .with("tag", batch.get(number).getTags())
                     .with("body", text(batch.get(number)))
-                    .with("id", ids[number])
                     .with("queue", result.getMessageQueue().getQueueId())
                     .with("offset", result.getQueueOffset() + number)
                     .tell();
