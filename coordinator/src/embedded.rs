@@ -248,6 +248,7 @@ mod tests {
             actor: Actor::Producer,
             evidence: String::new(),
             source: "test".into(),
+            broker: None,
         };
         let outcome = open.coordinator().resolve(committed.clone()).await;
         assert_eq!(outcome, Ok(Outcome::DecidedNow));

@@ -71,6 +71,7 @@ async fn transaction(open: &Embedded, number: u128, resolution: Option<Resolutio
             actor: Actor::Producer,
             evidence: String::new(),
             source: "test".into(),
+            broker: None,
         };
         open.coordinator().resolve(resolve).await.unwrap();
     }

@@ -145,6 +145,7 @@ impl Run {
             actor: Actor::Producer,
             evidence: String::new(),
             source: "test".into(),
+            broker: None,
         };
         let outcome = self.coordinator().resolve(request).await;
         outcome.expect("log and database work")

@@ -8,6 +8,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use mq_core::broker::clients::Notice;
+use mq_core::client::BrokerName;
 use mq_core::log::{Position, QueueOffset};
 use mq_core::names::GroupName;
 use mq_core::wire::ids;
@@ -48,6 +49,8 @@ pub struct Asked {
     pub marker: Option<MarkerIdentity>,
     /// The half message.
     pub message: HalfRecord,
+    /// The broker that asks; `None` where there is only one.
+    pub broker: Option<BrokerName>,
 }
 
 /// A check-back that makes no sense; it is left unanswered.
@@ -92,6 +95,7 @@ impl Asked {
                 .and_then(ids::parse_hex128)
                 .map(MarkerIdentity),
             message,
+            broker: None,
         })
     }
 }
@@ -257,6 +261,7 @@ impl Answerer {
             actor,
             evidence: answer.evidence,
             source: Arc::clone(&self.source),
+            broker: asked.broker,
         };
         match (self.endpoint.resolve(request).await, asked.marker) {
             (Ok(Outcome::DecidedNow | Outcome::AlreadyTheSame), Some(identity)) => {

@@ -4,6 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use mq_core::client::BrokerName;
 use mq_core::clock::ServerTime;
 use mq_core::log::{Position, QueueOffset};
 use mq_core::message::Message;
@@ -41,6 +42,8 @@ pub struct HalfReceipt {
     pub queue_offset: QueueOffset,
     /// The queue the message is for.
     pub queue: u32,
+    /// The broker that stores it; `None` where there is only one.
+    pub broker: Option<BrokerName>,
 }
 
 /// Why a half message is not known to be stored.
@@ -50,8 +53,8 @@ pub enum HalfError {
     /// The message, topic or queue breaks a rule. Nothing was stored.
     #[error("{0}")]
     Refused(String),
-    /// The server is behind; nothing was stored. Try again later with a new id.
-    #[error("the server is busy: {0}")]
+    /// The server is behind, or cannot be reached; nothing was stored. Try again later with a new id.
+    #[error("the half message is not stored, try again later: {0}")]
     Busy(String),
     /// Nothing is known: the half message may be stored and will then be settled by a check-back.
     #[error("the half message may or may not be stored: {0}")]
@@ -77,6 +80,8 @@ pub struct Resolve {
     pub evidence: String,
     /// Who said it, for the history: connection and client.
     pub source: std::sync::Arc<str>,
+    /// The broker that stores the half message; `None` where there is only one.
+    pub broker: Option<BrokerName>,
 }
 
 /// What became of a resolution. Everything said here is durable.

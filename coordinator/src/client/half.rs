@@ -99,6 +99,7 @@ impl Pending {
             actor: Actor::Producer,
             evidence: evidence.to_owned(),
             source: Arc::clone(&self.shared.source),
+            broker: self.receipt.broker.clone(),
         };
         let settled = self.shared.endpoint.resolve(request).await.into();
         if let (Settled::Decided, Some(identity)) = (&settled, self.marker) {

@@ -9,6 +9,7 @@
 //! | [`live`] | the local transactions that run in this process |
 //! | `pruning` | deleting markers that nobody can ask for any more |
 //! | [`embedded`] | a producer beside its coordinator, in one process |
+//! | [`remote`] | a producer whose coordinator is a server, ours or a stock broker |
 //! | [`endpoint`] | the coordinator, near or far, as a trait |
 
 pub mod check_back;
@@ -20,6 +21,8 @@ pub mod live;
 pub mod local;
 pub mod producer;
 mod pruning;
+pub mod remote;
+mod requests;
 #[cfg(test)]
 pub(crate) mod tests;
 

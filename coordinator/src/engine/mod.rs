@@ -554,6 +554,7 @@ impl Coordinator {
                 position: placed.position,
                 queue_offset: placed.queue_offset,
                 queue,
+                broker: None,
             }),
             Ok(Err(error @ (AppendError::Full(_) | AppendError::Refused(_)))) => {
                 Err(HalfError::Refused(error.to_string()))

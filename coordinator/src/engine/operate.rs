@@ -116,6 +116,7 @@ impl Coordinator {
             },
             evidence: String::new(),
             source: operator.into(),
+            broker: None,
         };
         self.resolve(request)
             .await

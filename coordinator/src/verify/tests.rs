@@ -47,6 +47,7 @@ async fn history(data: &Path) {
                 actor: Actor::Producer,
                 evidence: "said so".into(),
                 source: "test".into(),
+                broker: None,
             };
             coordinator.resolve(resolve).await.unwrap();
         }
@@ -210,6 +211,7 @@ async fn a_history_that_grows_meanwhile_is_not_blamed() {
                 actor: Actor::Producer,
                 evidence: String::new(),
                 source: "test".into(),
+                broker: None,
             };
             coordinator.resolve(resolve).await.unwrap();
         }

@@ -105,6 +105,10 @@ pub const RESUME_CHECK_HALF_MESSAGE: i32 = 323;
 /// Request code that tells a consumer that its group has changed.
 pub const NOTIFY_CONSUMER_IDS_CHANGED: i32 = 40;
 
+/// Fields (ours) of a refused resolution, about the decision that stands: its state, who decided, when in server time, and
+/// what proved it.
+pub const STANDS: [&str; 4] = ["HM_STATE", "HM_ACTOR", "HM_DECIDED_AT", "HM_EVIDENCE"];
+
 /// Field (ours) of the answer to a heartbeat: the broker is one of ours and answers every resolution.
 pub const OURS: &str = "HM_BROKER";
 

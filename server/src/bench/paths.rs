@@ -122,6 +122,7 @@ impl Sender {
             actor: Actor::Producer,
             evidence: String::new(),
             source: self.source.clone(),
+            broker: None,
         };
         match self.coordinator.resolve(resolve).await {
             Ok(Outcome::DecidedNow) => Ok(()),

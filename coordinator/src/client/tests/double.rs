@@ -166,6 +166,7 @@ pub(crate) fn asked(id: TransactionId, at: u64, marker: Option<MarkerIdentity>) 
         queue_offset: QueueOffset(at),
         marker,
         message: HalfRecord::new(record.into()).unwrap(),
+        broker: None,
     }
 }
 
@@ -188,6 +189,7 @@ impl Endpoint for Recorder {
                 position: Position(at),
                 queue_offset: QueueOffset(at),
                 queue: request.queue.unwrap_or(0),
+                broker: None,
             };
             state.halves.push(request);
             if std::mem::take(&mut state.half_answer_lost) {

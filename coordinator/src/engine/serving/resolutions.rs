@@ -198,18 +198,20 @@ fn tell(coordinator: &Coordinator, id: TransactionId, ticket: Ticket, answer: le
             let coordinator = coordinator.clone();
             tokio::spawn(async move {
                 let now = coordinator.broker().map(|broker| broker.log().now());
-                let remark = match coordinator.verdict(id).await {
+                ticket.answer(match coordinator.verdict(id).await {
                     Ok(verdict) => contradicted(id, &verdict, now.unwrap_or(verdict.at)),
-                    Err(error) => format!("transaction {id} was decided otherwise: {error}"),
-                };
-                ticket.answer(Answer::refused(response::SYSTEM_ERROR, remark));
+                    Err(error) => {
+                        let remark = format!("transaction {id} was decided otherwise: {error}");
+                        Answer::refused(response::SYSTEM_ERROR, remark)
+                    }
+                });
             });
         }
     }
 }
 
-/// Who has decided otherwise, and when.
-fn contradicted(id: TransactionId, verdict: &Verdict, now: ServerTime) -> String {
+/// Who has decided otherwise, and when: for people, and for clients of ours.
+fn contradicted(id: TransactionId, verdict: &Verdict, now: ServerTime) -> Answer {
     let state = verdict.state.word().replace('_', " ");
     let ago = now.since(verdict.at).as_millis();
     let evidence = if verdict.evidence.is_empty() {
@@ -217,8 +219,14 @@ fn contradicted(id: TransactionId, verdict: &Verdict, now: ServerTime) -> String
     } else {
         format!(" ({})", verdict.evidence)
     };
-    format!(
+    let remark = format!(
         "transaction {id} is {state}, by {} {ago} ms ago{evidence}; this request changes nothing and is recorded",
         verdict.actor.word()
-    )
+    );
+    let [state, actor, at, evidence] = reserved::STANDS;
+    Answer::refused(response::SYSTEM_ERROR, remark)
+        .field(state, verdict.state.word())
+        .field(actor, verdict.actor.word())
+        .field(at, verdict.at.0)
+        .field(evidence, &verdict.evidence)
 }

@@ -46,6 +46,7 @@ impl Rig {
             actor: Actor::Producer,
             evidence: String::new(),
             source: "test".into(),
+            broker: None,
         }
     }
 }
