@@ -6,7 +6,7 @@
 use std::fmt;
 use std::fs::{self, OpenOptions, TryLockError};
 use std::io;
-use std::os::unix::fs::FileExt as _;
+use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -44,6 +44,37 @@ pub trait Disk: fmt::Debug + Send + Sync + 'static {
     /// # Errors
     /// Whatever the operating system says. Never try again: treat as a failed [`File::sync`].
     fn sync_folder(&self, folder: &str) -> io::Result<()>;
+
+    /// Makes a file of `len` zeros, durable but for its name, whose bytes can be overwritten and synced without the disk
+    /// having to find room for them. A file of that name must not exist.
+    ///
+    /// # Errors
+    /// `StorageFull`, or whatever the operating system says; part of the file may be there.
+    fn make_zeros(&self, name: &str, len: u64) -> io::Result<()> {
+        write_zeros(&*self.open(name)?, len, &vec![0; ZEROS_BYTES])
+    }
+}
+
+/// Zeros are written in pieces of this size: large enough to be fast, small enough to cost no memory.
+const ZEROS_BYTES: usize = 256 << 10;
+/// A file of zeros is synced whenever this much of it is written, so that the fsyncs of others do not wait behind it.
+const SYNC_BYTES: u64 = 8 << 20;
+/// What writes past the page cache must be aligned to.
+const PAGE_BYTES: usize = 4 << 10;
+
+fn write_zeros(file: &dyn File, len: u64, zeros: &[u8]) -> io::Result<()> {
+    let mut at = 0;
+    while at < len {
+        let piece = len - at;
+        let piece =
+            usize::try_from(piece).map_or(zeros, |piece| zeros.get(..piece).unwrap_or(zeros));
+        file.write_at(piece, at)?;
+        at += piece.len() as u64;
+        if at.is_multiple_of(SYNC_BYTES) {
+            file.sync()?;
+        }
+    }
+    file.sync()
 }
 
 /// One open file, shared by everyone who opened it.
@@ -176,6 +207,40 @@ impl Disk for FolderDisk {
     fn sync_folder(&self, folder: &str) -> io::Result<()> {
         fs::File::open(self.folder.join(folder))?.sync_all()
     }
+
+    /// Past the page cache where the file system can: zeros that nobody will read are neither copied nor kept.
+    fn make_zeros(&self, name: &str, len: u64) -> io::Result<()> {
+        let buffer = vec![0; ZEROS_BYTES + PAGE_BYTES];
+        let skipped = buffer.as_ptr().align_offset(PAGE_BYTES);
+        let zeros = buffer
+            .get(skipped..)
+            .and_then(|aligned| aligned.get(..ZEROS_BYTES));
+        let path = self.folder.join(name);
+        if let Some(parent) = path.parent() {
+            create_folder(parent)?;
+        }
+        let direct = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .custom_flags(rustix::fs::OFlags::DIRECT.bits() as i32)
+            .open(path);
+        match (direct, zeros) {
+            (Ok(file), Some(zeros)) if len.is_multiple_of(PAGE_BYTES as u64) => {
+                match write_zeros(&RealFile(file), len, zeros) {
+                    // As a file system says that has no such writes.
+                    Err(error) if error.kind() == io::ErrorKind::InvalidInput => {}
+                    written => return written,
+                }
+            }
+            (Err(error), _) if error.kind() != io::ErrorKind::InvalidInput => return Err(error),
+            _ => {}
+        }
+        write_zeros(
+            &*self.open(name)?,
+            len,
+            buffer.get(..ZEROS_BYTES).unwrap_or(&buffer),
+        )
+    }
 }
 
 /// Creates a folder and those above it, and makes the new names durable.
@@ -270,6 +335,73 @@ mod tests {
         fs::write(&file, "in the way").unwrap();
         let error = FolderDisk::open(file.join("log")).unwrap_err();
         assert!(error.to_string().contains("file"), "{error}");
+    }
+
+    /// A folder that knows only what every disk must.
+    #[derive(Debug)]
+    struct Plain(FolderDisk);
+
+    impl Disk for Plain {
+        fn open(&self, name: &str) -> io::Result<Arc<dyn File>> {
+            self.0.open(name)
+        }
+
+        fn list(&self, folder: &str) -> io::Result<Vec<String>> {
+            self.0.list(folder)
+        }
+
+        fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+            self.0.rename(from, to)
+        }
+
+        fn remove(&self, name: &str) -> io::Result<()> {
+            self.0.remove(name)
+        }
+
+        fn sync_folder(&self, folder: &str) -> io::Result<()> {
+            self.0.sync_folder(folder)
+        }
+    }
+
+    fn is_made_of_zeros(disk: &dyn Disk, name: &str, len: u64) {
+        disk.make_zeros(name, len).unwrap();
+        let file = disk.open(name).unwrap();
+        assert_eq!(file.len().unwrap(), len);
+        let mut bytes = vec![1; len as usize];
+        file.read_at(&mut bytes, 0).unwrap();
+        assert!(bytes.iter().all(|byte| *byte == 0), "{len} zeros");
+    }
+
+    #[test]
+    fn a_file_of_zeros_has_the_length_that_was_asked_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let disk = FolderDisk::open(folder.path()).unwrap();
+        let plain = Plain(FolderDisk::open(folder.path().join("plain")).unwrap());
+        // The last lengths are no whole number of pages, which cannot be written past the page cache.
+        let lengths = [
+            0,
+            4 << 10,
+            256 << 10,
+            (9 << 20) + (8 << 10),
+            1,
+            (256 << 10) + 7,
+        ];
+        for len in lengths {
+            is_made_of_zeros(&disk, &format!("zeros-{len}"), len);
+            is_made_of_zeros(&plain, &format!("zeros-{len}"), len);
+        }
+    }
+
+    #[test]
+    fn zeros_never_take_the_place_of_a_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let disk = FolderDisk::open(folder.path()).unwrap();
+        disk.open("kept").unwrap().write_at(b"bytes", 0).unwrap();
+        for len in [4 << 10, 7] {
+            let error = disk.make_zeros("kept", len).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::AlreadyExists);
+        }
+        assert_eq!(fs::read(folder.path().join("kept")).unwrap(), b"bytes");
     }
 
     #[test]

@@ -11,11 +11,6 @@ use super::open::Settings;
 use super::steps::{SEGMENT_CREATED, Steps};
 use super::{LogId, ReadError, lock};
 
-/// Zeros are written in pieces of this size: large enough to be fast, small enough to cost no memory.
-const ZEROS_BYTES: u64 = 256 << 10;
-/// A new segment is synced whenever this much of it is written, so that the log's own fsyncs do not wait behind it.
-const SYNC_BYTES: u64 = 8 << 20;
-
 /// One segment file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Segment {
@@ -199,17 +194,8 @@ impl Segments {
             segment.name().to_string(),
         );
         disk.remove(&new)?;
+        disk.make_zeros(&new, segment.length)?;
         let file = disk.open(&new)?;
-        let zeros = vec![0; ZEROS_BYTES as usize];
-        let mut at = 0;
-        while at < segment.length {
-            let piece = ZEROS_BYTES.min(segment.length - at);
-            file.write_at(zeros.get(..piece as usize).unwrap_or(&zeros), at)?;
-            at += piece;
-            if at.is_multiple_of(SYNC_BYTES) {
-                file.sync()?;
-            }
-        }
         let header = SegmentHeader {
             id: self.id,
             start: segment.start,

@@ -28,6 +28,9 @@ use crate::wire::record;
 /// After the disk was found full, appends that need a new segment are refused at once for this long.
 const FULL_FOR: Duration = Duration::from_secs(1);
 
+/// Bytes of a page of the page cache.
+const PAGE_BYTES: u64 = 4 << 10;
+
 /// The next segment is made ready once this part (one over it) of a segment is in use: early, because writing it takes about
 /// as long as filling one at full speed, but not at once, because a small log shall stay small.
 const PREPARE_AT: u64 = 8;
@@ -369,10 +372,9 @@ impl Writer {
         let header = self.header(self.buffer.len() as u64, false);
         self.shared.codec.encode_batch(&header, &mut self.buffer);
         self.shared.steps.at(steps::BEFORE_WRITE);
-        if let Err(error) = self
-            .file
-            .write_at(&self.buffer, self.end - self.segment.start)
-        {
+        let at = self.end - self.segment.start;
+        let written = self.begin_page();
+        if let Err(error) = written.and_then(|()| self.file.write_at(&self.buffer, at)) {
             self.shared.fail(format!(
                 "a write to {} failed: {error}",
                 self.segment.name()
@@ -387,6 +389,18 @@ impl Writer {
         self.end = header.end();
         self.unsynced_since
             .get_or_insert_with(|| self.shared.time.clock.monotonic());
+    }
+
+    /// Writes zeros over the page in which the batch will end, where they stand already, if nothing else is in it: a page that
+    /// was once written whole need not be read from the disk when part of it is.
+    fn begin_page(&self) -> io::Result<()> {
+        let start = self.end - self.segment.start;
+        let end = start + self.buffer.len() as u64;
+        let page = end - end % PAGE_BYTES;
+        if page < start || page == end || page + PAGE_BYTES > self.segment.length {
+            return Ok(());
+        }
+        self.file.write_at(&[0; PAGE_BYTES as usize], page)
     }
 
     fn header(&self, length: u64, filler: bool) -> BatchHeader {
