@@ -33,8 +33,8 @@ pub struct Settings {
     pub pull_bytes: usize,
     /// How long a pull may be held at most. 60 s.
     pub pull_wait: Duration,
-    /// Whether subscriptions may select by properties with SQL92 expressions (RocketMQ `enablePropertyFilter`). Off: each
-    /// such pull reads the messages it leaves out.
+    /// Whether subscriptions may select by properties with SQL92 expressions (RocketMQ `enablePropertyFilter`, off there).
+    /// On; each such pull reads the messages it leaves out.
     pub property_filter: bool,
     /// How often a message may be consumed again before it is a dead letter, unless the group says otherwise. 16.
     pub retries: u32,
@@ -54,7 +54,7 @@ impl Default for Settings {
             pull_messages: 32,
             pull_bytes: 256 << 10,
             pull_wait: Duration::from_secs(60),
-            property_filter: false,
+            property_filter: true,
             retries: 16,
         }
     }

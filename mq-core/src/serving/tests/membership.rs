@@ -154,16 +154,34 @@ async fn a_subscription_is_checked_before_a_consumer_starts() {
     for (kind, expression, code) in [
         ("TAG", "a || b", 0),
         ("TAG", "||", response::SUBSCRIPTION_PARSE_FAILED),
-        ("SQL92", "a > 1", response::SYSTEM_ERROR),
+        ("SQL92", "a > 1", 0),
+        ("SQL92", "a >", response::SUBSCRIPTION_PARSE_FAILED),
         ("other", "a", response::SUBSCRIPTION_PARSE_FAILED),
     ] {
-        let body = serde_json::json!({"clientId": "c", "group": "g", "subscriptionData":
-            {"topic": "t", "subString": expression, "expressionType": kind}});
-        let check = Command {
-            body: body.to_string().into(),
-            ..command(request::CHECK_CLIENT_CONFIG, &[], b"")
-        };
-        let answer = raw.call(&check).await;
+        let answer = raw.call(&subscription_check(kind, expression)).await;
         assert_eq!(answer.code, code, "{kind} {expression}: {}", answer.remark);
+    }
+    let strict = Settings {
+        property_filter: false,
+        ..Settings::default()
+    };
+    let server = Server::with_settings(strict, vec![]).await;
+    let mut raw = Raw::connect(&server).await;
+    let answer = raw.call(&subscription_check("SQL92", "a > 1")).await;
+    assert_eq!(answer.code, response::SYSTEM_ERROR);
+    assert!(
+        answer.remark.contains("enablePropertyFilter"),
+        "{}",
+        answer.remark
+    );
+}
+
+/// What a Java consumer asks before it starts.
+fn subscription_check(kind: &str, expression: &str) -> Command {
+    let body = serde_json::json!({"clientId": "c", "group": "g", "subscriptionData":
+        {"topic": "t", "subString": expression, "expressionType": kind}});
+    Command {
+        body: body.to_string().into(),
+        ..command(request::CHECK_CLIENT_CONFIG, &[], b"")
     }
 }
