@@ -14,7 +14,9 @@ use mq_core::log::file::FileLog;
 use mq_core::log::open::{OpenError as LogOpenError, Settings as LogSettings};
 use mq_core::random::{Random, SystemRandom};
 use mq_core::wire::reserved;
+use tokio::sync::watch;
 
+use crate::engine::status::Health;
 use crate::engine::{self, Coordinator, half};
 use crate::steps;
 use crate::store::database::{Database, Options};
@@ -144,6 +146,12 @@ impl Embedded {
         &self.coordinator
     }
 
+    /// Waits until the log or the coordinator cannot go on, and says why: nothing is acknowledged any more, and opening the
+    /// folder again recovers. May be dropped while it waits.
+    pub async fn failed(&self) -> String {
+        first_failure(self.log.failure(), self.coordinator.status().watch()).await
+    }
+
     /// Finishes what was accepted, writes what is held back, and closes the files: the next start has nothing to recover.
     ///
     /// # Errors
@@ -161,6 +169,30 @@ impl Embedded {
         self.store.close().await;
         closed?;
         log_closed.map_err(|error| error.to_string())?
+    }
+}
+
+async fn first_failure(
+    mut log: watch::Receiver<Option<String>>,
+    mut coordinator: watch::Receiver<Health>,
+) -> String {
+    let in_log = async {
+        let reason = log.wait_for(Option::is_some).await;
+        reason.ok().and_then(|reason| reason.clone())
+    };
+    let in_coordinator = async {
+        let failed = |health: &Health| matches!(health, Health::Failed(_));
+        let health = coordinator.wait_for(failed).await;
+        match health.as_deref() {
+            Ok(Health::Failed(why)) => Some(why.to_string()),
+            Ok(_) | Err(_) => None,
+        }
+    };
+    // Whoever ends without a reason is closed, which is no failure.
+    tokio::select! {
+        Some(why) = in_log => format!("the log has failed: {why}"),
+        Some(why) = in_coordinator => why,
+        else => std::future::pending().await,
     }
 }
 
@@ -292,6 +324,28 @@ mod tests {
         assert!(error.to_string().contains("data/log"), "{error}");
         assert!(!error.to_string().contains('\n'));
         open.close().await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_log_that_fails_is_noticed_though_nobody_sends_a_half_message() {
+        let (log, coordinator) = (
+            watch::Sender::new(None),
+            watch::Sender::new(Health::Running),
+        );
+        let (in_log, in_coordinator) = (log.subscribe(), coordinator.subscribe());
+        let failure = tokio::spawn(first_failure(in_log, in_coordinator));
+        coordinator.send_replace(Health::Waiting("the disk is full".into()));
+        tokio::task::yield_now().await;
+        assert!(!failure.is_finished(), "waiting is no failure");
+        log.send_replace(Some("fsync failed".to_owned()));
+        assert!(failure.await.unwrap().contains("fsync failed"));
+
+        let failure = first_failure(
+            watch::Sender::new(None).subscribe(),
+            coordinator.subscribe(),
+        );
+        coordinator.send_replace(Health::Failed("taken over".into()));
+        assert_eq!(failure.await, "taken over", "also when the log is closed");
     }
 
     #[test]

@@ -6,7 +6,6 @@ use std::sync::Arc;
 
 use coordinator::embedded::{Embedded, OpenError, Settings as EmbeddedSettings};
 use coordinator::engine::settings::{CheckBackSettings, Settings as CoordinatorSettings};
-use coordinator::engine::status::Health;
 use mq_core::broker::Settings as BrokerSettings;
 use mq_core::clock::SystemClock;
 use mq_core::log::open::{OpenError as LogOpenError, Settings as LogSettings};
@@ -162,14 +161,7 @@ impl RunningBroker {
 
     /// Waits until it cannot go on, and says why.
     pub(super) async fn failed(&self) -> String {
-        let mut health = self.open.coordinator().status().watch();
-        let failed = health
-            .wait_for(|health| matches!(health, Health::Failed(_)))
-            .await;
-        match failed.as_deref() {
-            Ok(Health::Failed(why)) => why.to_string(),
-            Ok(_) | Err(_) => std::future::pending().await,
-        }
+        self.open.failed().await
     }
 
     /// Tells nameservers and clients good-bye, finishes what was accepted, and closes the files.
