@@ -59,6 +59,11 @@ fn a_heartbeat_is_read_or_refused() {
 }
 
 #[test]
+fn a_configuration_file_is_read_or_refused_in_one_line() {
+    fuzz("settings");
+}
+
+#[test]
 fn what_is_found_is_printed_so_that_it_can_be_replayed() {
     let target = Target {
         name: "seven",

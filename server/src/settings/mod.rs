@@ -43,7 +43,7 @@ pub enum Key {
     AutoCreateTopics,
     /// Queues of a topic made without saying how many (`defaultTopicQueueNums`).
     DefaultQueues,
-    /// Whether consumers may filter by properties (`enablePropertyFilter`).
+    /// Whether consumers may filter by properties (`enablePropertyFilter`); they may, unless this says otherwise.
     PropertyFilter,
     /// `sync` or `async`: whether plain messages are acknowledged before they are durable (`flushDiskType`).
     Flush,
@@ -162,14 +162,22 @@ impl Given {
                 path.display()
             ))
         })?;
+        self.text(path, &text, of)
+    }
+
+    /// Adds what the file at `path`, whose content is `text`, says; as [`Given::file`].
+    ///
+    /// # Errors
+    /// [`Failure::Environment`] naming file, key and line.
+    pub fn text(&mut self, path: &Path, text: &str, of: Program) -> Result<Vec<String>, Failure> {
         if path
             .extension()
             .is_some_and(|extension| extension == "toml")
         {
-            halfmoon_toml::read(self, path, &text)?;
+            halfmoon_toml::read(self, path, text)?;
             return Ok(Vec::new());
         }
-        broker_conf::read(self, path, &text, of)
+        broker_conf::read(self, path, text, of)
     }
 
     /// The value of `key`, read by `read`; `default` if none was given.
@@ -276,7 +284,7 @@ impl Settings {
             cluster: given.value(Key::Cluster, "DefaultCluster".into(), values::name)?,
             auto_create_topics: given.value(Key::AutoCreateTopics, true, values::switch)?,
             default_queues: given.value(Key::DefaultQueues, 4, values::queues)?,
-            property_filter: given.value(Key::PropertyFilter, false, values::switch)?,
+            property_filter: given.value(Key::PropertyFilter, true, values::switch)?,
             flush_async: given.value(Key::Flush, false, values::flush)?,
             data: given.value(Key::Data, "./halfmoon-data".into(), |text| Ok(text.into()))?,
             database: given.value(Key::Database, None, |text| values::database(text).map(Some))?,

@@ -1,7 +1,10 @@
 //! What is fed: everything that reads bytes which somebody else has written. Beside not panicking, what was read and can be
 //! written again must be read again as the same.
 
+use std::path::Path;
+
 use bytes::{Bytes, BytesMut};
+use halfmoon::settings::{Given, Program, Settings};
 use mq_core::wire::command::{Command, Dialect};
 use mq_core::wire::properties::{self, Properties};
 use mq_core::wire::record::{RecordView, set_store_host};
@@ -17,7 +20,7 @@ pub struct Target {
 }
 
 /// All of them.
-pub const TARGETS: [Target; 7] = [
+pub const TARGETS: [Target; 8] = [
     Target {
         name: "frame",
         run: frames,
@@ -45,6 +48,10 @@ pub const TARGETS: [Target; 7] = [
     Target {
         name: "heartbeat",
         run: heart_beat,
+    },
+    Target {
+        name: "settings",
+        run: settings,
     },
 ];
 
@@ -123,4 +130,23 @@ fn messages(bytes: &[u8]) {
 
 fn heart_beat(bytes: &[u8]) {
     let _ = heartbeat::Heartbeat::parse(bytes);
+}
+
+/// A configuration file, as each of the three programs would read it.
+fn settings(bytes: &[u8]) {
+    let text = String::from_utf8_lossy(bytes);
+    for (name, of) in [
+        ("broker.conf", Program::Broker),
+        ("namesrv.conf", Program::Nameserver),
+        ("halfmoon.toml", Program::Broker),
+    ] {
+        let mut given = Given::default();
+        let decided = given
+            .text(Path::new(name), &text, of)
+            .and_then(|_| Settings::decide(&given));
+        if let Err(error) = decided {
+            let told = error.line().unwrap_or_default();
+            assert!(!told.contains('\n') && told.len() < 4096, "{told:?}");
+        }
+    }
 }
