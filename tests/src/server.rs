@@ -13,11 +13,10 @@ use crate::raw::{Connection, Frame};
 /// The environment variable that names the nameserver, `host:port`, of a RocketMQ server to be judged instead of ours.
 pub const ELSEWHERE: &str = "HALFMOON_TEST_NAMESERVER";
 
-/// What is not RocketMQ's default and the clients need: a consumer may select messages by an expression.
-const SETTINGS: &str = "enablePropertyFilter=true\n";
-
 /// How long a start may take on a busy machine.
 const READY_WITHIN: Duration = Duration::from_secs(30);
+/// How long a server may take until it kills itself where it was told to.
+const KILLED_WITHIN: Duration = Duration::from_secs(60);
 /// Free ports can be taken by somebody else before the server has them.
 const STARTS: u32 = 3;
 
@@ -25,51 +24,154 @@ const STARTS: u32 = 3;
 #[derive(Debug)]
 pub struct Server {
     nameserver: String,
-    ours: Option<(Running, TempDir)>,
+    broker: String,
+    ours: Option<Ours>,
 }
 
-impl Server {
-    /// Starts `program`, the path of `halfmoon`, or takes the one that [`ELSEWHERE`] names.
+/// A process of our own.
+#[derive(Debug)]
+struct Ours {
+    running: Running,
+    plan: Plan,
+    folder: TempDir,
+}
+
+/// How our own server is started.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    program: String,
+    settings: Option<&'static str>,
+    step: Option<String>,
+}
+
+impl Plan {
+    /// `program`, the path of `halfmoon`, as it is without any configuration.
+    #[must_use]
+    pub fn of(program: &str) -> Self {
+        Self {
+            program: program.to_owned(),
+            settings: None,
+            step: None,
+        }
+    }
+
+    /// The same with these lines as its broker.conf.
+    #[must_use]
+    pub fn settings(self, lines: &'static str) -> Self {
+        Self {
+            settings: Some(lines),
+            ..self
+        }
+    }
+
+    /// The same, killing itself at a step of the protocol.
+    #[must_use]
+    pub fn killed_at(self, step: &str) -> Self {
+        Self {
+            step: Some(step.to_owned()),
+            ..self
+        }
+    }
+
+    /// Starts it over a fresh folder, or takes the server that [`ELSEWHERE`] names.
     ///
     /// # Errors
     /// It ends or is not ready in time; the error tells what it said.
-    pub fn start(program: &str) -> Result<Self> {
+    pub fn start(self) -> Result<Server> {
         if let Ok(nameserver) = std::env::var(ELSEWHERE) {
-            return Ok(Self {
+            let broker =
+                broker_of(&nameserver)?.with_context(|| format!("{nameserver} knows no broker"))?;
+            return Ok(Server {
                 nameserver,
+                broker,
                 ours: None,
             });
         }
-        let mut started = Self::start_once(program);
+        self.start_over(tempfile::tempdir().context("a temporary folder")?)
+    }
+
+    /// Starts ours over `folder`.
+    fn start_over(self, folder: TempDir) -> Result<Server> {
+        let mut started = self.start_once(&folder);
         for _ in 1..STARTS {
             if started.is_ok() {
                 break;
             }
-            started = Self::start_once(program);
+            started = self.start_once(&folder);
         }
-        started
+        let (running, nameserver, broker) = started?;
+        let ours = Ours {
+            running,
+            plan: self,
+            folder,
+        };
+        Ok(Server {
+            nameserver,
+            broker,
+            ours: Some(ours),
+        })
     }
 
-    fn start_once(program: &str) -> Result<Self> {
-        let folder = tempfile::tempdir().context("a temporary folder")?;
+    fn start_once(&self, folder: &TempDir) -> Result<(Running, String, String)> {
         let nameserver = format!("127.0.0.1:{}", free_port()?);
         let broker = format!("127.0.0.1:{}", free_broker_port()?);
-        let settings = folder.path().join("broker.conf");
-        std::fs::write(&settings, SETTINGS).context("the settings can not be written")?;
-        let running = Program::new(program)
+        let mut program = Program::new(&self.program)
             .variable("HALFMOON_NAMESERVER_LISTEN", &nameserver)
             .variable("HALFMOON_BROKER_LISTEN", &broker)
             .argument("server")
-            .argument("-c")
-            .argument(settings)
             .argument("--data")
-            .argument(folder.path().join("data"))
-            .spawn()?;
+            .argument(folder.path().join("data"));
+        if let Some(lines) = self.settings {
+            let file = folder.path().join("broker.conf");
+            std::fs::write(&file, lines).context("the settings can not be written")?;
+            program = program.argument("-c").argument(file);
+        }
+        if let Some(step) = &self.step {
+            program = program.argument("--allow-crash").argument("--crash-at");
+            program = program.argument(step);
+        }
+        let running = program.spawn()?;
         wait_until_ready(&running, &nameserver)?;
-        Ok(Self {
-            nameserver,
-            ours: Some((running, folder)),
-        })
+        Ok((running, nameserver, broker))
+    }
+}
+
+impl Server {
+    /// Where its broker listens, `host:port`.
+    #[must_use]
+    pub fn broker(&self) -> &str {
+        &self.broker
+    }
+
+    /// Waits until it has killed itself, and starts it again over the same folder; this time it lives.
+    ///
+    /// # Errors
+    /// It is not ours or lives on.
+    pub fn again_after_its_death(mut self) -> Result<Self> {
+        let ours = self
+            .ours
+            .take()
+            .context("only our own server kills itself")?;
+        // Ends early when the program does.
+        let _ = ours.running.hears(KILLED_WITHIN, |_| false);
+        if !ours.running.has_ended() {
+            bail!("it lives on: {}", ours.running.told());
+        }
+        let plan = Plan {
+            step: None,
+            ..ours.plan
+        };
+        plan.start_over(ours.folder)
+    }
+
+    /// Kills it with SIGKILL and starts it again over the same folder.
+    ///
+    /// # Errors
+    /// It is not ours, or does not start again.
+    pub fn crash(mut self) -> Result<Self> {
+        let ours = self.ours.take().context("only our own server is killed")?;
+        drop(ours.running);
+        ours.plan.start_over(ours.folder)
     }
 
     /// Where clients start: `host:port` of the nameserver.
@@ -95,7 +197,7 @@ impl Server {
     #[must_use]
     pub fn told(&self) -> String {
         let ours = self.ours.as_ref();
-        ours.map_or_else(String::new, |(running, _)| running.told())
+        ours.map_or_else(String::new, |ours| ours.running.told())
     }
 }
 
@@ -128,7 +230,7 @@ fn wait_until_ready(running: &Running, nameserver: &str) -> Result<()> {
     let clock = SystemClock::new();
     let start = clock.monotonic();
     while clock.monotonic().saturating_sub(start) < READY_WITHIN {
-        if knows_a_broker(nameserver) {
+        if let Ok(Some(_)) = broker_of(nameserver) {
             return Ok(());
         }
         // A pause that its end cuts short.
@@ -139,10 +241,13 @@ fn wait_until_ready(running: &Running, nameserver: &str) -> Result<()> {
     bail!("not ready within {READY_WITHIN:?}: {}", running.told())
 }
 
-/// Asks for the cluster (request code 106) and looks for a broker's name in the answer.
-fn knows_a_broker(nameserver: &str) -> bool {
-    let request = Frame::request(106, &[], &[]);
-    body(nameserver, &request).is_ok_and(|body| body.contains("\"brokerName\""))
+/// The first broker that a nameserver knows (request code 106).
+fn broker_of(nameserver: &str) -> Result<Option<String>> {
+    let text = body(nameserver, &Frame::request(106, &[], &[]))?;
+    // {"brokerAddrTable":{"broker-a":{"brokerAddrs":{0:"127.0.0.1:10911"}, ... whose numbers may stand without quotes.
+    let addresses = text.split("\"brokerAddrs\":{").nth(1);
+    let address = addresses.and_then(|rest| rest.split(":\"").nth(1)?.split('"').next());
+    Ok(address.map(str::to_owned))
 }
 
 /// The body of an answer, as text.

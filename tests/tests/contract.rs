@@ -5,7 +5,6 @@
 //! CONTRIBUTING.md.
 
 mod member;
-mod server;
 
 use std::thread;
 use std::time::Duration;
@@ -13,8 +12,9 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use mq_core::random::{Random, SystemRandom};
 
+use tests::server::{Plan, Server};
+
 use self::member::{Half, Producer, Says, delivered};
-use self::server::Server;
 
 /// How long a first check-back may take: immunity, the original's interval, and a busy machine.
 const FIRST: Duration = Duration::from_secs(15);
@@ -24,6 +24,14 @@ const NEXT: Duration = Duration::from_secs(10);
 const CLIENT: &str = "10.0.0.1@1";
 /// Longer than the time between two check-backs.
 const QUIET: Duration = Duration::from_secs(5);
+
+/// What the tests need of a server: check-backs soon, and few of them.
+const SETTINGS: &str =
+    "transactionTimeOut=2000\ntransactionCheckInterval=3000\ntransactionCheckMax=4\n";
+
+fn server() -> Plan {
+    Plan::of(env!("CARGO_BIN_EXE_server")).settings(SETTINGS)
+}
 
 /// A server, and names that nobody else uses there.
 struct Story {
@@ -35,7 +43,7 @@ struct Story {
 
 impl Story {
     fn begin(name: &str) -> Result<Self> {
-        Self::at(Server::start()?, name)
+        Self::at(server().start()?, name)
     }
 
     fn at(server: Server, name: &str) -> Result<Self> {
@@ -236,14 +244,14 @@ fn after_kill_9_the_producer_comes_back_and_answers_for_its_half_messages() -> R
 
 /// Kills the server at `step` of a half message that is sent and committed; the producer comes back.
 fn killed_at(step: &str) -> Result<()> {
-    let mut story = Story::at(Server::over(tempfile::tempdir()?, Some(step))?, "step")?;
+    let mut story = Story::at(server().killed_at(step).start()?, "step")?;
     if step.starts_with("half.") {
         story.producer.sends("m")?;
     } else {
         let half = story.producer.half("m")?;
         story.producer.answers(&half, Says::Commit)?;
     }
-    let server = Server::over(story.server.killed_itself()?, None)?;
+    let server = story.server.again_after_its_death()?;
     let mut story = Story {
         producer: Producer::connect(server.broker(), CLIENT, &story.group, &story.topic)?,
         server,

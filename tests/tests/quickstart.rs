@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use std::time::Duration;
 
 use tests::process::{Ended, Kill, Program, Running};
-use tests::server::Server;
+use tests::server::{Plan, Server};
 
 use crate::clients::stock::{Client, Order, built, java};
 
@@ -15,7 +15,9 @@ const LONG: Duration = Duration::from_secs(90);
 const BENCHMARK: Duration = Duration::from_secs(60);
 
 fn server() -> Server {
-    Server::start(env!("CARGO_BIN_EXE_server")).expect("the server starts")
+    Plan::of(env!("CARGO_BIN_EXE_server"))
+        .start()
+        .expect("the server starts")
 }
 
 /// The example `class` of `rocketmq-example`.

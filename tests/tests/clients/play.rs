@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 
-use tests::server::Server;
+use tests::server::{Plan, Server};
 
 use super::facts::{self, Fact, answered, each_came, each_came_once, in_order, named};
 use super::stock::{Client, Order};
@@ -19,7 +19,7 @@ static USED: AtomicU32 = AtomicU32::new(0);
 
 impl Stage {
     pub(super) fn new() -> Self {
-        let server = Server::start(env!("CARGO_BIN_EXE_server"));
+        let server = Plan::of(env!("CARGO_BIN_EXE_server")).start();
         Self {
             server: server.expect("the server starts"),
         }
