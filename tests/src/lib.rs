@@ -8,6 +8,7 @@
 //! | [`raw`] | frames of RocketMQ's protocol by hand; shares no code with the product |
 //! | [`server`] | the server that clients talk to: `halfmoon server` on free ports, or one that runs elsewhere |
 //! | [`service`] | a whole service in one process, for tests that kill it |
+//! | [`stock`] | the original RocketMQ server for one test |
 
 pub mod checker;
 pub mod fuzz;
@@ -15,3 +16,4 @@ pub mod process;
 pub mod raw;
 pub mod server;
 pub mod service;
+pub mod stock;

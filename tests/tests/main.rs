@@ -9,5 +9,6 @@ mod fuzz;
 mod judged;
 mod quickstart;
 mod readme;
+mod rust_client;
 mod shop;
 mod tidy;

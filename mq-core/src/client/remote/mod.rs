@@ -48,6 +48,9 @@ const DEFAULT_QUEUES: u32 = 4;
 /// How long offsets wait until they are committed, as RocketMQ's clients do.
 const COMMIT_WITHIN: Duration = Duration::from_secs(5);
 
+/// How often a message is consumed again, as RocketMQ's clients tell brokers.
+const STOCK_RETRIES: u32 = 16;
+
 /// The variable that names nameservers where no address is given.
 const VARIABLE: &str = "NAMESRV_ADDR";
 
@@ -317,6 +320,11 @@ impl Transport for Remote {
     }
 
     async fn send_back(&self, queue: &MessageQueue, request: SendBack) -> Result<(), ClientError> {
+        let mut request = request;
+        if !self.network.is_ours(&queue.broker) {
+            // Old brokers cannot do without; it is what RocketMQ's clients say.
+            request.retries.get_or_insert(STOCK_RETRIES);
+        }
         let command = requests::send_back(&request, &queue.topic);
         let answer = self
             .network
