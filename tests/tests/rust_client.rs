@@ -4,11 +4,12 @@
 
 mod scenarios;
 
-use tests::server::Server;
+use tests::server::{Plan, Server};
 use tests::stock::Stock;
 
 fn server() -> Server {
-    Server::start(env!("CARGO_BIN_EXE_server")).expect("the server starts")
+    let server = Plan::of(env!("CARGO_BIN_EXE_server")).start();
+    server.expect("the server starts")
 }
 
 fn at(server: &Server) -> scenarios::Server<'_> {
