@@ -18,17 +18,29 @@
 //! | [`remoting`] | commands over TCP: listeners, peers, services |
 //! | [`serving`] | a broker behind a socket: what it answers to each request code |
 //! | [`nameserver`] | which brokers there are, and which of them has which topic |
+//! | [`exchange`], [`membership`], [`filter`], [`places`] | what clients and brokers say to each other, as values |
 //! | [`clock`], [`random`] | the only sources of time and chance |
 
+#[cfg(feature = "engine")]
 pub mod broker;
+#[cfg(feature = "client")]
 pub mod client;
 pub mod clock;
+pub mod exchange;
+#[cfg(feature = "engine")]
 pub mod extension;
+pub mod filter;
+#[cfg(feature = "engine")]
 pub mod log;
+pub mod membership;
 pub mod message;
 pub mod names;
+#[cfg(feature = "engine")]
 pub mod nameserver;
+pub mod places;
 pub mod random;
+#[cfg(feature = "client")]
 pub mod remoting;
+#[cfg(feature = "engine")]
 pub mod serving;
 pub mod wire;

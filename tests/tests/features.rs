@@ -4,6 +4,12 @@ use std::process::Command;
 
 /// The packages that `coordinator` with these features needs to run.
 fn packages(features: &str) -> Vec<String> {
+    let name = |line: &str| line.split(' ').next().map(str::to_owned);
+    tree(features, "{p}").lines().filter_map(name).collect()
+}
+
+/// What `coordinator` with these features needs to run, one package a line, written like `format`.
+fn tree(features: &str, format: &str) -> String {
     let cargo = Command::new(env!("CARGO"))
         .args([
             "tree",
@@ -12,6 +18,8 @@ fn packages(features: &str) -> Vec<String> {
             "coordinator",
             "--edges",
             "normal",
+            "--format",
+            format,
             "--prefix",
             "none",
         ])
@@ -21,9 +29,7 @@ fn packages(features: &str) -> Vec<String> {
         .expect("cargo can be run");
     let said = String::from_utf8_lossy(&cargo.stderr).into_owned();
     assert!(cargo.status.success(), "{said}");
-    let tree = String::from_utf8_lossy(&cargo.stdout).into_owned();
-    let name = |line: &str| line.split(' ').next().map(str::to_owned);
-    tree.lines().filter_map(name).collect()
+    String::from_utf8_lossy(&cargo.stdout).into_owned()
 }
 
 #[test]
@@ -43,6 +49,20 @@ fn a_service_on_postgres_compiles_no_sqlite_no_scheduler_no_console_and_no_comma
     ] {
         assert!(!packages.iter().any(|name| name == refused), "{refused}");
     }
+}
+
+#[test]
+fn a_service_compiles_no_broker() {
+    let of_mq_core = |features| {
+        let tree = tree(features, "{p}: {f}");
+        let line = tree.lines().find(|line| line.starts_with("mq-core "));
+        line.and_then(|line| line.split(": ").nth(1).map(str::to_owned))
+    };
+    assert_eq!(of_mq_core("client,postgres").as_deref(), Some("client"));
+    assert_eq!(
+        of_mq_core("engine,postgres").as_deref(),
+        Some("client,engine")
+    );
 }
 
 #[test]

@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use mq_core::broker::clients::Notice;
 use mq_core::client::BrokerName;
-use mq_core::log::{Position, QueueOffset};
+use mq_core::membership::Notice;
 use mq_core::names::GroupName;
+use mq_core::places::{Position, QueueOffset};
 use mq_core::wire::ids;
 use mq_core::wire::record::{RecordError, RecordView};
 use mq_core::wire::reserved;

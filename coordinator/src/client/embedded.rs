@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use mq_core::broker::clients::{Announcement, Link, Notice};
+use mq_core::membership::{Announcement, Link, Notice};
 
 use super::check_back::{Asked, CheckBackQueue};
 use super::producer::{Builder, ConnectError, Connection, Producer};

@@ -6,9 +6,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use mq_core::client::BrokerName;
 use mq_core::clock::ServerTime;
-use mq_core::log::{Position, QueueOffset};
 use mq_core::message::Message;
 use mq_core::names::GroupName;
+use mq_core::places::{Position, QueueOffset};
 
 use crate::transaction::{Actor, Incarnation, MarkerIdentity, Resolution, State, TransactionId};
 

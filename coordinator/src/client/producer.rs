@@ -6,9 +6,9 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use mq_core::broker::Receipt;
 use mq_core::client::{self, ClientError};
 use mq_core::clock::{Clock, SystemClock};
+use mq_core::exchange::Receipt;
 use mq_core::message::Message;
 use mq_core::names::{GroupName, NameError};
 use mq_core::random::{Random, SystemRandom};

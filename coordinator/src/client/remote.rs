@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use mq_core::broker::clients::{Announcement, Notice};
 use mq_core::client::remote::{self, ANSWER_WITHIN, Network, Place, Questions, Remote};
 use mq_core::client::{self, ClientError, MessageQueue};
 use mq_core::clock::{Clock, SystemClock};
+use mq_core::membership::{Announcement, Notice};
 use mq_core::wire::codes::response;
 
 use super::check_back::{Asked, CheckBackQueue};

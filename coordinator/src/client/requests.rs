@@ -2,7 +2,7 @@
 
 use mq_core::client::MessageQueue;
 use mq_core::clock::ServerTime;
-use mq_core::log::{Position, QueueOffset};
+use mq_core::places::{Position, QueueOffset};
 use mq_core::wire::codes::response;
 use mq_core::wire::command::{Command, Language};
 use mq_core::wire::sending::SendRequest;

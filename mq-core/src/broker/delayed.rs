@@ -6,10 +6,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Broker;
-use super::filter::tag_code;
 use super::notes::{self, Change};
 use super::sending::{message, waiting_queue, without_real_queue};
 use crate::clock::ServerTime;
+use crate::filter::tag_code;
 use crate::log::{Append, AppendError, QueueEntry, QueueOffset, ReadError};
 use crate::names::{QueueId, TopicName};
 use crate::wire::delays::LEVELS;

@@ -4,7 +4,6 @@ pub mod acks;
 mod catalog;
 pub mod clients;
 mod delayed;
-pub mod filter;
 mod groups;
 mod journal;
 mod notes;
@@ -25,14 +24,16 @@ use std::time::Duration;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 
+pub use crate::exchange::{Incoming, Pull, PullOutcome, Pulled, Receipt, SendBack};
+pub use crate::filter;
 pub use catalog::{GroupConfig, Permission, TopicConfig};
 use clients::Clients;
 pub use groups::GroupError;
 use journal::Journal;
 pub use journal::RestoreError;
-pub use pulling::{Pull, PullError, PullOutcome, Pulled};
-pub use retrying::{SendBack, SendBackError, SentBack};
-pub use sending::{Incoming, Receipt, SendError};
+pub use pulling::PullError;
+pub use retrying::{SendBackError, SentBack};
+pub use sending::SendError;
 pub use settings::Settings;
 pub use topics::{AdmitError, TopicError};
 

@@ -1,12 +1,11 @@
 //! Reading a queue: batches of stored records that a filter may want, held until there are some.
 
 use std::ops::Range;
-use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::Broker;
-use super::filter::Filter;
+use super::{Broker, Pull, PullOutcome, Pulled};
+use crate::filter::Filter;
 use crate::log::{Position, QueueOffset, ReadError};
 use crate::names::{GroupName, QueueId, TopicName};
 use crate::wire::record::RecordView;
@@ -17,53 +16,6 @@ const LOOK_ENTRIES: u64 = 8_192;
 const LOOK_RECORDS: u64 = 512;
 /// How many entries are read from the queue's index at once.
 const CHUNK: usize = 256;
-
-/// A request for messages of one queue.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Pull {
-    /// The consumer group.
-    pub group: GroupName,
-    /// The queue.
-    pub queue: QueueId,
-    /// The first offset wanted.
-    pub offset: u64,
-    /// Which messages. Tags are compared by hash: the receiver compares the tags themselves.
-    pub filter: Filter,
-    /// Most messages wanted; the setting `pull_messages` bounds it.
-    pub most: usize,
-    /// Most bytes wanted, though one message always fits; the setting `pull_bytes` bounds it.
-    pub most_bytes: usize,
-    /// How long to wait for a message that may match; the setting `pull_wait` bounds it.
-    pub wait: Duration,
-}
-
-/// What a pull found.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum PullOutcome {
-    /// Messages (RocketMQ 0).
-    Found,
-    /// Only messages that do not match; go on at `next` at once (20).
-    NoMatch,
-    /// Nothing behind the offset yet (19).
-    NoNew,
-    /// The offset is outside of the queue; go on at `next` (21).
-    Moved,
-}
-
-/// The answer to a [`Pull`].
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Pulled {
-    /// What was found.
-    pub outcome: PullOutcome,
-    /// V1 records as stored, in order.
-    pub records: Vec<Bytes>,
-    /// Where to go on.
-    pub next: u64,
-    /// First offset kept.
-    pub min: u64,
-    /// Next offset to be written.
-    pub max: u64,
-}
 
 /// Why a queue cannot be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -1,29 +1,16 @@
 //! Messages that a consumer sends back: a copy for later in the group's retry topic, or among its dead letters.
 
 use super::catalog::TopicConfig;
-use super::sending::{Incoming, without_real_queue};
-use super::{Broker, SendError, TopicError};
+use super::sending::without_real_queue;
+use super::{Broker, Incoming, SendBack, SendError, TopicError};
 use crate::log::{AppendError, Flush, Position, ReadError};
-use crate::names::{GroupName, QueueId, TopicName};
+use crate::names::{QueueId, TopicName};
 use crate::wire::properties;
 use crate::wire::record::RecordView;
 use crate::wire::{delays, ids, reserved, system};
 
 /// Delay level of the first retry unless the consumer asks for another: 10 s. Each later one is a level higher.
 const FIRST_RETRY_LEVEL: u32 = 3;
-
-/// A consumer's request to see a message again.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SendBack {
-    /// The consumer group.
-    pub group: GroupName,
-    /// The message's position.
-    pub position: Position,
-    /// 0 leaves the delay to the broker, 1 to 18 is a delay level, below 0 asks for the dead letters at once.
-    pub delay_level: i32,
-    /// How often it may be consumed again, instead of the group's setting.
-    pub retries: Option<u32>,
-}
 
 /// Where a message that was sent back went.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

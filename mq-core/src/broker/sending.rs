@@ -1,59 +1,13 @@
 //! Storing messages: checks, the queue, the delay, and the record.
 
-use std::net::SocketAddrV4;
-
-use bytes::Bytes;
-
-use super::filter::tag_code;
-use super::{AdmitError, Broker};
-use crate::log::{Append, AppendError, Entry, Flush, Placed, Position, QueueOffset, Submission};
-use crate::message::Message;
+use super::{AdmitError, Broker, Incoming, Receipt};
+use crate::filter::tag_code;
+use crate::log::{Append, AppendError, Entry, Flush, Placed, Submission};
 use crate::names::{QueueId, TopicName};
 use crate::wire::encoded::EncodedRecord;
 use crate::wire::properties::{self, Properties};
-use crate::wire::record::{BODY_MAX_BYTES, EMBEDDED_HOST, NewRecord};
+use crate::wire::record::{BODY_MAX_BYTES, NewRecord};
 use crate::wire::{delays, ids, reserved, system};
-
-/// A message as it arrives, from a front end or from the client library.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Incoming {
-    /// The topic.
-    pub topic: TopicName,
-    /// The queue; `None` takes turns.
-    pub queue: Option<u32>,
-    /// The application's own flag.
-    pub flag: i32,
-    /// RocketMQ's flag bits. Bits that an extension claims are refused here: such messages go to the extension.
-    pub sys_flag: i32,
-    /// When the producer made it, ms since 1970.
-    pub born_ms: u64,
-    /// Who sent it.
-    pub born_host: SocketAddrV4,
-    /// How often it was consumed before; 0 except for copies that a client makes for a retry.
-    pub reconsume_times: u32,
-    /// Encoded properties.
-    pub properties: Vec<u8>,
-    /// The body.
-    pub body: Bytes,
-}
-
-impl Incoming {
-    /// What the client library sends for `message`, from this process.
-    #[must_use]
-    pub fn new(message: &Message, queue: Option<u32>, born_ms: u64) -> Self {
-        Self {
-            topic: message.topic().clone(),
-            queue,
-            flag: message.flag(),
-            sys_flag: 0,
-            born_ms,
-            born_host: EMBEDDED_HOST,
-            reconsume_times: 0,
-            properties: message.properties().0.to_vec(),
-            body: message.body().clone(),
-        }
-    }
-}
 
 impl Incoming {
     /// Refuses the bits that only an extension accepts.
@@ -63,23 +17,6 @@ impl Incoming {
             flags => Err(SendError::Flags(flags)),
         }
     }
-}
-
-/// Where a message is stored.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Receipt {
-    /// The offset id: where the record is. Of a delayed message it names the record that waits.
-    pub message_id: String,
-    /// The client's id of the message, if it has one.
-    pub unique_key: Option<String>,
-    /// The queue the message is for.
-    pub queue: QueueId,
-    /// Its number in that queue; of a delayed message its number among those that wait.
-    pub queue_offset: QueueOffset,
-    /// The record's position.
-    pub position: Position,
-    /// When it was stored, ms since 1970.
-    pub store_ms: u64,
 }
 
 /// Why a message is not stored.

@@ -7,14 +7,16 @@ use tokio::task::JoinHandle;
 
 use super::assignment::Sharing;
 use super::delivery::Delivery;
+#[cfg(feature = "engine")]
 use super::embedded::Embedded;
 use super::fetching::Fetched;
 use super::member::{Member, Wake};
 use super::remote::{self, Place, Remote};
 use super::{ClientError, Transport};
+#[cfg(feature = "engine")]
 use crate::broker::Broker;
-use crate::broker::clients::{ConsumeFrom, Membership, Subscription};
-use crate::broker::filter::Filter;
+use crate::filter::Filter;
+use crate::membership::{ConsumeFrom, Membership, Subscription};
 use crate::names::{GroupName, TopicName};
 
 /// How many messages wait for [`Consumer::next`] at most.
@@ -84,6 +86,7 @@ impl Builder {
     ///
     /// # Errors
     /// [`ClientError::Refused`] for a name or expression that breaks a rule; otherwise what the broker says.
+    #[cfg(feature = "engine")]
     pub async fn attach(self, broker: &Broker) -> Result<Consumer, ClientError> {
         self.over(Arc::new(Embedded(broker.clone()))).await
     }

@@ -8,9 +8,11 @@ use async_trait::async_trait;
 use super::ClientError;
 use super::message_queue::{LOCAL, MessageQueue};
 use super::transport::{Attachment, Transport};
-use crate::broker::clients::{Announcement, Connection, Link};
-use crate::broker::{Broker, Incoming, Pull, Pulled, Receipt, SendBack};
+use crate::broker::Broker;
+use crate::broker::clients::Connection;
 use crate::clock::Clock;
+use crate::exchange::{Incoming, Pull, Pulled, Receipt, SendBack};
+use crate::membership::{Announcement, Link};
 use crate::names::{GroupName, TopicName};
 use crate::random::Random;
 

@@ -1,6 +1,8 @@
 //! What can go wrong for a client, by what the caller can do about it.
 
+#[cfg(feature = "engine")]
 use crate::broker::{AdmitError, GroupError, PullError, SendBackError, SendError, TopicError};
+#[cfg(feature = "engine")]
 use crate::log::AppendError;
 
 /// Why a request of a client failed.
@@ -32,6 +34,7 @@ impl ClientError {
     }
 }
 
+#[cfg(feature = "engine")]
 impl From<AppendError> for ClientError {
     fn from(error: AppendError) -> Self {
         match error {
@@ -43,6 +46,7 @@ impl From<AppendError> for ClientError {
     }
 }
 
+#[cfg(feature = "engine")]
 impl From<TopicError> for ClientError {
     fn from(error: TopicError) -> Self {
         match error {
@@ -56,6 +60,7 @@ impl From<TopicError> for ClientError {
     }
 }
 
+#[cfg(feature = "engine")]
 impl From<SendError> for ClientError {
     fn from(error: SendError) -> Self {
         match error {
@@ -72,6 +77,7 @@ impl From<SendError> for ClientError {
     }
 }
 
+#[cfg(feature = "engine")]
 impl From<PullError> for ClientError {
     fn from(error: PullError) -> Self {
         match error {
@@ -86,6 +92,7 @@ impl From<PullError> for ClientError {
     }
 }
 
+#[cfg(feature = "engine")]
 impl From<GroupError> for ClientError {
     fn from(error: GroupError) -> Self {
         match error {
@@ -98,6 +105,7 @@ impl From<GroupError> for ClientError {
     }
 }
 
+#[cfg(feature = "engine")]
 impl From<SendBackError> for ClientError {
     fn from(error: SendBackError) -> Self {
         match error {

@@ -8,10 +8,10 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use super::received::Received;
 use super::settling::{Assigned, TRY_AGAIN, Verdict};
 use super::{ClientError, Transport};
-use crate::broker::filter::Filter;
-use crate::broker::{Pull, PullOutcome, Pulled};
-use crate::log::Position;
+use crate::exchange::{Pull, PullOutcome, Pulled};
+use crate::filter::Filter;
 use crate::names::GroupName;
+use crate::places::Position;
 use crate::wire::record::RecordView;
 
 /// How long a pull is held at the broker, as RocketMQ's push consumer asks.

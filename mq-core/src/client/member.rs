@@ -11,8 +11,8 @@ use super::assignment::{self, Sharing};
 use super::fetching::{Fetch, Fetched};
 use super::settling::{Assigned, TRY_AGAIN};
 use super::{Attachment, ClientError, MessageQueue, Transport};
-use crate::broker::clients::{Announcement, Link, Membership, Notice, Subscription};
-use crate::broker::filter::Filter;
+use crate::filter::Filter;
+use crate::membership::{Announcement, Link, Membership, Notice, Subscription};
 use crate::names::TopicName;
 use crate::wire::reserved;
 

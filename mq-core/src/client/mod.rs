@@ -39,6 +39,7 @@
 mod assignment;
 mod consumer;
 mod delivery;
+#[cfg(feature = "engine")]
 mod embedded;
 mod error;
 mod fetching;
@@ -52,12 +53,14 @@ pub mod remote;
 mod settling;
 mod transport;
 
+#[cfg(feature = "engine")]
 #[cfg(test)]
 mod tests;
 
 pub use assignment::{Sharing, share};
 pub use consumer::{Builder, Consumer};
 pub use delivery::Delivery;
+#[cfg(feature = "engine")]
 pub use embedded::Embedded;
 pub use error::ClientError;
 pub use message_queue::{BrokerName, LOCAL, MessageQueue};

@@ -3,11 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+#[cfg(feature = "engine")]
 use super::embedded::Embedded;
 use super::remote::{self, ANSWER_WITHIN, Remote};
 use super::{ClientError, Transport};
-use crate::broker::filter::tag_code;
-use crate::broker::{Broker, Incoming, Receipt};
+#[cfg(feature = "engine")]
+use crate::broker::Broker;
+use crate::exchange::{Incoming, Receipt};
+use crate::filter::tag_code;
 use crate::message::Message;
 use crate::names::{GroupName, TopicName};
 use crate::random::Random;
@@ -54,6 +57,7 @@ pub struct Producer {
 impl Producer {
     /// A producer for the broker in this process.
     #[must_use]
+    #[cfg(feature = "engine")]
     pub fn attach(broker: &Broker) -> Self {
         Self::over(Arc::new(Embedded(broker.clone())))
     }

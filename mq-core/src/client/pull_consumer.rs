@@ -5,12 +5,15 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
+#[cfg(feature = "engine")]
 use super::embedded::Embedded;
 use super::received::Received;
 use super::remote::{self, Remote};
 use super::{ClientError, MessageQueue, Transport};
-use crate::broker::filter::Filter;
-use crate::broker::{Broker, Pull, PullOutcome};
+#[cfg(feature = "engine")]
+use crate::broker::Broker;
+use crate::exchange::{Pull, PullOutcome};
+use crate::filter::Filter;
 use crate::names::{GroupName, TopicName};
 
 /// Reads the queues it is told to, without sharing them with anybody; only offsets belong to the group.
@@ -25,6 +28,7 @@ pub struct PullConsumer {
 impl PullConsumer {
     /// A consumer of the broker in this process.
     #[must_use]
+    #[cfg(feature = "engine")]
     pub fn attach(broker: &Broker, group: GroupName) -> Self {
         Self::over(Arc::new(Embedded(broker.clone())), group)
     }

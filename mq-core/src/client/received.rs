@@ -2,8 +2,8 @@
 
 use bytes::Bytes;
 
-use crate::log::{Position, QueueOffset};
 use crate::names::{NameError, QueueId, TopicName};
+use crate::places::{Position, QueueOffset};
 use crate::wire::compression::{self, CompressionError};
 use crate::wire::properties::Properties;
 use crate::wire::record::{RecordError, RecordView};

@@ -8,9 +8,9 @@ use tokio::sync::Notify;
 
 use super::progress::Progress;
 use super::{ClientError, MessageQueue, Transport};
-use crate::broker::SendBack;
-use crate::log::Position;
+use crate::exchange::SendBack;
 use crate::names::GroupName;
+use crate::places::Position;
 
 /// How long to wait after the broker did not take something.
 pub(super) const TRY_AGAIN: Duration = Duration::from_secs(1);

@@ -8,9 +8,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use super::{ClientError, MessageQueue};
-use crate::broker::clients::{Announcement, ConsumeFrom, Link};
-use crate::broker::{Incoming, Pull, Pulled, Receipt, SendBack};
 use crate::clock::Clock;
+use crate::exchange::{Incoming, Pull, Pulled, Receipt, SendBack};
+use crate::membership::{Announcement, ConsumeFrom, Link};
 use crate::names::{GroupName, TopicName};
 use crate::random::Random;
 

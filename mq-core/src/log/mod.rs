@@ -42,28 +42,9 @@ use tokio::sync::watch;
 
 use crate::clock::ServerTime;
 use crate::names::QueueId;
+pub use crate::places::{Position, QueueOffset};
 use crate::wire::encoded::EncodedRecord;
 use crate::wire::record::RecordView;
-
-/// A byte position in the log: where a record starts. Also RocketMQ's physical offset.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
-pub struct Position(pub u64);
-
-impl fmt::Display for Position {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(&self.0, f)
-    }
-}
-
-/// The number of a message in its queue, from 0.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
-pub struct QueueOffset(pub u64);
-
-impl fmt::Display for QueueOffset {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(&self.0, f)
-    }
-}
 
 /// A random number given to a log when it is created; databases that belong to the log remember it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -13,7 +13,7 @@ use tokio::sync::{Notify, oneshot};
 use super::limits::Budget;
 use super::outbox::Outbox;
 use super::postman::Postman;
-use crate::broker::clients::{Link, Notice};
+use crate::membership::{Link, Notice};
 use crate::wire::command::{Command, FLAG_ONE_WAY, Fields, Language};
 
 /// One connected peer. Sending never blocks: a peer that does not read loses its connection, and slows nobody else.

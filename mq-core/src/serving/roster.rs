@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::broker::filter::Filter;
+use crate::filter::Filter;
 use crate::names::{GroupName, TopicName};
 use crate::remoting::peer::Peer;
 use crate::wire::command::Language;

@@ -19,6 +19,7 @@ mod network;
 mod questions;
 mod requests;
 mod route;
+#[cfg(feature = "engine")]
 #[cfg(test)]
 mod tests;
 
@@ -32,9 +33,9 @@ use tokio::runtime::{self, Handle};
 pub use self::network::{Joined, Network, Place, Taken};
 pub use self::questions::Questions;
 use super::{Attachment, ClientError, MessageQueue, Transport};
-use crate::broker::clients::{Announcement, ConsumeFrom, Link};
-use crate::broker::{Incoming, Pull, Pulled, Receipt, SendBack};
 use crate::clock::Clock;
+use crate::exchange::{Incoming, Pull, Pulled, Receipt, SendBack};
+use crate::membership::{Announcement, ConsumeFrom, Link};
 use crate::names::{GroupName, TopicName};
 use crate::random::Random;
 use crate::wire::codes::{request, response};

@@ -5,7 +5,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use super::network::Network;
-use crate::broker::clients::{Link, Notice};
+use crate::membership::{Link, Notice};
 use crate::names::GroupName;
 use crate::remoting::client::Requests;
 use crate::remoting::service::{Answer, Ticket};

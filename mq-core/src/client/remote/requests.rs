@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use crate::broker::clients::{Announcement, ConsumeFrom, Membership};
-use crate::broker::filter::Filter;
-use crate::broker::{Incoming, Pull, PullOutcome, Pulled, Receipt, SendBack};
 use crate::client::{ClientError, MessageQueue};
-use crate::log::{Position, QueueOffset};
+use crate::exchange::{Incoming, Pull, PullOutcome, Pulled, Receipt, SendBack};
+use crate::filter::Filter;
+use crate::membership::{Announcement, ConsumeFrom, Membership};
 use crate::names::{GroupName, QueueId, TopicName};
+use crate::places::{Position, QueueOffset};
 use crate::wire::codes::{request, response};
 use crate::wire::command::{Command, Language};
 use crate::wire::heartbeat::{self, ConsumeType, FromWhere, MessageModel, SubscriptionData};
