@@ -29,7 +29,10 @@ impl Call {
 }
 
 /// Adds one argument.
-fn add<'a>(arguments: &mut SqliteArguments, value: impl Encode<'a, Sqlite> + Type<Sqlite>) {
+pub(super) fn add<'a>(
+    arguments: &mut SqliteArguments,
+    value: impl Encode<'a, Sqlite> + Type<Sqlite>,
+) {
     arguments
         .add(value)
         .expect("integers, texts and bytes can always be bound");
@@ -77,8 +80,28 @@ pub(super) const ROW_ARGUMENTS: usize = 13;
 /// How many arguments [`event`] adds.
 pub(super) const EVENT_ARGUMENTS: usize = 9;
 
+/// The arguments of a chunk of new transactions.
+pub(super) fn rows(chunk: &[&Row], names: &Names) -> SqliteArguments {
+    let mut arguments = SqliteArguments::default();
+    arguments.reserve(chunk.len() * ROW_ARGUMENTS, 0);
+    for new in chunk {
+        row(&mut arguments, new, names);
+    }
+    arguments
+}
+
+/// The arguments of a chunk of events.
+pub(super) fn events(chunk: &[Event], names: &Names) -> SqliteArguments {
+    let mut arguments = SqliteArguments::default();
+    arguments.reserve(chunk.len() * EVENT_ARGUMENTS, 0);
+    for one in chunk {
+        event(&mut arguments, one, names);
+    }
+    arguments
+}
+
 /// Adds a new transaction that was never checked, repeated, contradicted or refused by the log.
-pub(super) fn row(arguments: &mut SqliteArguments, row: &Row, names: &Names) {
+fn row(arguments: &mut SqliteArguments, row: &Row, names: &Names) {
     let half = &row.half;
     add(arguments, int(half.position.0));
     add(arguments, &half.id.to_bytes()[..]);
@@ -107,7 +130,7 @@ pub(super) const fn is_plain(row: &Row) -> bool {
 }
 
 /// Adds an event.
-pub(super) fn event(arguments: &mut SqliteArguments, event: &Event, names: &Names) {
+fn event(arguments: &mut SqliteArguments, event: &Event, names: &Names) {
     add(arguments, int(event.number));
     add(arguments, &event.transaction.to_bytes()[..]);
     add(arguments, event.from.map(|step| step as i64));

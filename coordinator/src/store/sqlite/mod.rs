@@ -6,6 +6,7 @@ mod open;
 mod reader;
 mod rows;
 mod statements;
+mod uniform;
 mod writer;
 
 use std::collections::VecDeque;

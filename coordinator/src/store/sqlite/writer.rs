@@ -3,11 +3,13 @@
 use async_trait::async_trait;
 use mq_core::log::{LogId, Position};
 use sqlx::sqlite::SqliteArguments;
-use sqlx::{Arguments as _, AssertSqlSafe, ConnectOptions, Connection, Executor, SqliteConnection};
+use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Executor, SqliteConnection};
 
 use super::encode::{self, Call, Json};
 use super::statements::{self, CHUNKS};
-use super::{CONSTRAINT, Sqlite, names, primary_code, read_error, rows, text, writer_options};
+use super::{
+    CONSTRAINT, Sqlite, names, primary_code, read_error, rows, text, uniform, writer_options,
+};
 use crate::store::model::Fault;
 use crate::store::names::Names;
 use crate::store::{Batch, CommitError, Fate, Owner, Row, StoreError, TxWriter, shape};
@@ -270,15 +272,13 @@ async fn write_in_chunks(
     let (plain, mut rest): (Vec<_>, Vec<_>) =
         batch.new.iter().partition(|row| encode::is_plain(row));
     let mut plain = plain.as_slice();
-    for (size, sql) in CHUNKS.into_iter().zip(statements::ROW_CHUNKS.iter()) {
+    for (at, size) in CHUNKS.into_iter().enumerate() {
         while let Some((chunk, behind)) = plain.split_at_checked(size) {
-            let add = |arguments: &mut SqliteArguments| {
-                arguments.reserve(size * encode::ROW_ARGUMENTS, 0);
-                chunk
-                    .iter()
-                    .for_each(|row| encode::row(arguments, row, names));
+            let (sql, arguments) = match uniform::rows(chunk, names) {
+                Some(arguments) => (&uniform::ROW_CHUNKS, arguments),
+                None => (&statements::ROW_CHUNKS, encode::rows(chunk, names)),
             };
-            insert(connection, sql, add).await?;
+            insert(connection, sql.get(at), arguments).await?;
             plain = behind;
         }
     }
@@ -295,15 +295,13 @@ async fn write_in_chunks(
     }
 
     let mut events = batch.events.as_slice();
-    for (size, sql) in CHUNKS.into_iter().zip(statements::EVENT_CHUNKS.iter()) {
+    for (at, size) in CHUNKS.into_iter().enumerate() {
         while let Some((chunk, behind)) = events.split_at_checked(size) {
-            let add = |arguments: &mut SqliteArguments| {
-                arguments.reserve(size * encode::EVENT_ARGUMENTS, 0);
-                chunk
-                    .iter()
-                    .for_each(|event| encode::event(arguments, event, names));
+            let (sql, arguments) = match uniform::events(chunk, names) {
+                Some(arguments) => (&uniform::EVENT_CHUNKS, arguments),
+                None => (&statements::EVENT_CHUNKS, encode::events(chunk, names)),
             };
-            insert(connection, sql, add).await?;
+            insert(connection, sql.get(at), arguments).await?;
             events = behind;
         }
     }
@@ -320,12 +318,13 @@ async fn write_in_chunks(
 
 async fn insert(
     connection: &mut SqliteConnection,
-    sql: &'static str,
-    add: impl FnOnce(&mut SqliteArguments),
+    sql: Option<&'static String>,
+    arguments: SqliteArguments,
 ) -> Result<(), sqlx::Error> {
-    let mut arguments = SqliteArguments::default();
-    add(&mut arguments);
-    connection.execute(sqlx::query_with(sql, arguments)).await?;
+    let sql = sql.expect("there is a statement for each size of chunks");
+    connection
+        .execute(sqlx::query_with(sql.as_str(), arguments))
+        .await?;
     Ok(())
 }
 
