@@ -3,7 +3,7 @@
 //! With `HALFMOON_TEST_NAMESERVER=host:port` the same programs and the same judging look at a RocketMQ server that already
 //! runs there.
 
-mod facts;
+pub(crate) mod facts;
 mod go;
 mod java;
 mod node;

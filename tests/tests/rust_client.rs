@@ -2,6 +2,7 @@
 //!
 //! With `HALFMOON_TEST_NAMESERVER=host:port` the same tests look at a RocketMQ server that already runs there.
 
+mod beside_java;
 mod scenarios;
 
 use tests::server::{Plan, Server};

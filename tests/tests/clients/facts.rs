@@ -52,6 +52,12 @@ pub(super) fn read(lines: &[String]) -> Vec<Fact> {
         .collect()
 }
 
+/// The keys in all facts of one name.
+pub(crate) fn keys(facts: &[Fact], name: &str) -> BTreeSet<String> {
+    let named = facts.iter().filter(|fact| fact.fact == name);
+    named.filter_map(|fact| fact.key.clone()).collect()
+}
+
 /// Those of one name.
 pub(super) fn named<'a>(facts: &'a [Fact], name: &str) -> Vec<&'a Fact> {
     facts.iter().filter(|fact| fact.fact == name).collect()

@@ -27,7 +27,7 @@ const TRACE: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
 const IN_TIME: Duration = Duration::from_secs(120);
 
 /// A name that no other topic or group has, also on a server that outlives the test.
-fn fresh(name: &str) -> String {
+pub(super) fn fresh(name: &str) -> String {
     static USED: AtomicU32 = AtomicU32::new(0);
     let number = USED.fetch_add(1, Ordering::Relaxed);
     format!("rust-{name}-{}-{number}", std::process::id())
