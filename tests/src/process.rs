@@ -15,6 +15,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use mq_core::clock::{Clock, SystemClock};
 use mq_core::random::{Random, SeededRandom};
+use rustix::process::{Pid, Signal, kill_process};
 
 /// When to kill a process.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -199,6 +200,27 @@ impl Running {
     #[must_use]
     pub fn hears(&self, at_most: Duration, enough: impl Fn(&[String]) -> bool) -> bool {
         self.said.until(at_most, enough)
+    }
+
+    /// Asks it to end, with SIGTERM.
+    ///
+    /// # Errors
+    /// It has ended already.
+    pub fn terminate(&self) -> Result<()> {
+        kill_process(Pid::from_child(&self.child.0), Signal::TERM).context("it takes no signal")
+    }
+
+    /// Waits until it has ended, so long at most; its exit status.
+    ///
+    /// # Errors
+    /// It lives on.
+    pub fn ended(&mut self, at_most: Duration) -> Result<ExitStatus> {
+        // Ends early when the program does.
+        let _ = self.hears(at_most, |_| false);
+        if !self.has_ended() {
+            bail!("it lives on: {}", self.told());
+        }
+        self.child.0.wait().context("cannot wait for the process")
     }
 
     /// Whether it has ended and everything it said is here.
@@ -396,6 +418,19 @@ mod tests {
         let mut told: Vec<String> = running.told().lines().map(str::to_owned).collect();
         told.sort();
         assert_eq!(told, ["one", "oops"]);
+    }
+
+    #[test]
+    fn a_program_beside_the_test_ends_when_it_is_asked_to() {
+        let script = "trap 'exit 7' TERM; echo one; while true; do read line; done";
+        let mut running = shell(script).spawn().unwrap();
+        assert!(running.hears(Duration::from_secs(10), |lines| lines.len() == 1));
+        running.terminate().unwrap();
+        let status = running.ended(Duration::from_secs(10)).unwrap();
+        assert_eq!(status.code(), Some(7));
+        let mut running = shell(ENDLESS).spawn().unwrap();
+        let error = running.ended(Duration::from_millis(50)).unwrap_err();
+        assert!(error.to_string().contains("lives on"), "{error}");
     }
 
     #[test]

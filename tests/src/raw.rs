@@ -177,6 +177,39 @@ impl Connection {
         answer.with_context(|| format!("no answer to {request:?}"))
     }
 
+    /// Sends a request and does not wait; returns what its answer is found by.
+    ///
+    /// # Errors
+    /// The connection is gone.
+    pub fn post(&mut self, request: &Frame) -> Result<i64> {
+        self.send(request, 0)?;
+        Ok(self.next)
+    }
+
+    /// The answer to a request that was posted; waits for it.
+    #[must_use]
+    pub fn answer(&self, opaque: i64) -> Option<Frame> {
+        self.wait(ANSWER_WITHIN, |frame| {
+            frame.flag & 1 == 1 && frame.opaque == opaque
+        })
+    }
+
+    /// All answers that nobody has looked at, once the server has closed the connection; waits for that.
+    ///
+    /// # Errors
+    /// It stays open.
+    pub fn last_answers(&self) -> Result<Vec<Frame>> {
+        // No frame is this one: it waits until the end.
+        self.wait(ANSWER_WITHIN, |_| false);
+        let mut heard = self.heard.lock();
+        if !heard.1 {
+            bail!("the connection stays open");
+        }
+        let mut frames = std::mem::take(&mut heard.0);
+        frames.retain(|frame| frame.flag & 1 == 1);
+        Ok(frames)
+    }
+
     /// The next request of the server with this code that has not been looked at yet; waits `at_most` so long.
     #[must_use]
     pub fn asked(&mut self, code: i64, at_most: Duration) -> Option<Frame> {

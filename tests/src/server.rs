@@ -1,6 +1,7 @@
 //! The server that clients talk to: `halfmoon server` on free ports over a folder of its own, or one that runs elsewhere.
 
 use std::net::{Ipv4Addr, TcpListener};
+use std::process::ExitStatus;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -15,8 +16,8 @@ pub const ELSEWHERE: &str = "HALFMOON_TEST_NAMESERVER";
 
 /// How long a start may take on a busy machine.
 const READY_WITHIN: Duration = Duration::from_secs(30);
-/// How long a server may take until it kills itself where it was told to.
-const KILLED_WITHIN: Duration = Duration::from_secs(60);
+/// How long a server may take until it has killed itself where it was told to, or ended as it was asked to.
+const ENDS_WITHIN: Duration = Duration::from_secs(60);
 /// Free ports can be taken by somebody else before the server has them.
 const STARTS: u32 = 3;
 
@@ -143,25 +144,37 @@ impl Server {
         &self.broker
     }
 
-    /// Waits until it has killed itself, and starts it again over the same folder; this time it lives.
+    /// Waits until it has ended, and starts it again over the same folder; this time it does not kill itself.
     ///
     /// # Errors
     /// It is not ours or lives on.
-    pub fn again_after_its_death(mut self) -> Result<Self> {
-        let ours = self
-            .ours
-            .take()
-            .context("only our own server kills itself")?;
-        // Ends early when the program does.
-        let _ = ours.running.hears(KILLED_WITHIN, |_| false);
-        if !ours.running.has_ended() {
-            bail!("it lives on: {}", ours.running.told());
-        }
+    pub fn again(mut self) -> Result<Self> {
+        let mut ours = self.ours.take().context("only our own server ends")?;
+        ours.running.ended(ENDS_WITHIN)?;
         let plan = Plan {
             step: None,
             ..ours.plan
         };
         plan.start_over(ours.folder)
+    }
+
+    /// Asks it to end, with SIGTERM.
+    ///
+    /// # Errors
+    /// It is not ours or has ended.
+    pub fn terminate(&self) -> Result<()> {
+        let ours = self.ours.as_ref();
+        let ours = ours.context("only our own server is asked to end")?;
+        ours.running.terminate()
+    }
+
+    /// Waits until it has ended; its exit status.
+    ///
+    /// # Errors
+    /// It is not ours or lives on.
+    pub fn ended(&mut self) -> Result<ExitStatus> {
+        let ours = self.ours.as_mut().context("only our own server ends")?;
+        ours.running.ended(ENDS_WITHIN)
     }
 
     /// Kills it with SIGKILL and starts it again over the same folder.

@@ -5,6 +5,7 @@
 //! CONTRIBUTING.md.
 
 mod member;
+mod stop;
 
 use std::thread;
 use std::time::Duration;
@@ -251,7 +252,7 @@ fn killed_at(step: &str) -> Result<()> {
         let half = story.producer.half("m")?;
         story.producer.answers(&half, Says::Commit)?;
     }
-    let server = story.server.again_after_its_death()?;
+    let server = story.server.again()?;
     let mut story = Story {
         producer: Producer::connect(server.broker(), CLIENT, &story.group, &story.topic)?,
         server,

@@ -101,6 +101,8 @@ struct Shared {
     /// How often the topics have changed since the start.
     topics_changed: watch::Sender<u64>,
     tasks: Mutex<Vec<JoinHandle<()>>>,
+    /// Nobody waits for messages any more.
+    hurry: watch::Sender<bool>,
     stop: watch::Sender<bool>,
 }
 
@@ -136,6 +138,7 @@ impl Broker {
             delayed: Notify::new(),
             topics_changed: watch::Sender::new(0),
             tasks: Mutex::default(),
+            hurry: watch::Sender::new(false),
             stop: stop.clone(),
         };
         let broker = Self {
@@ -224,6 +227,11 @@ impl Broker {
         *self.shared.stop.borrow()
     }
 
+    /// Answers all who wait for messages with what there is, and from now on nobody waits: the first step to a stop.
+    pub fn stop_waiting(&self) {
+        self.shared.hurry.send_replace(true);
+    }
+
     /// Stops the extensions in reverse order, each within `within`, then the tasks, and writes offsets and a snapshot, so
     /// that the next start is quick. Close consumers first: what they commit afterwards is forgotten. The log stays open: it belongs to the caller.
     ///
@@ -234,6 +242,7 @@ impl Broker {
             extension.stop(within).await;
         }
         self.shared.stop.send_replace(true);
+        self.stop_waiting();
         let tasks = std::mem::take(
             &mut *self
                 .shared

@@ -1,6 +1,7 @@
 //! Reading a queue: batches of stored records that a filter may want, held until there are some.
 
 use std::ops::Range;
+use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -50,18 +51,21 @@ impl Broker {
     /// Answers with messages from `offset` on, or waits for some. Dropping the future is harmless.
     ///
     /// A look goes over a bounded number of messages: [`PullOutcome::NoMatch`] may come back before the end of the queue
-    /// or of the wait. A broker that stops answers those who wait at once.
+    /// or of the wait. A broker that stops, or is about to ([`Broker::stop_waiting`]), answers those who wait at once.
     ///
     /// # Errors
     /// [`PullError`].
     pub async fn pull(&self, pull: Pull) -> Result<Pulled, PullError> {
-        let wait = pull.wait.min(self.shared.settings.pull_wait);
-        let over = tokio::time::sleep(wait);
-        tokio::pin!(over);
-        let mut stop = self.shared.stop.subscribe();
-        if *stop.borrow_and_update() {
+        if self.is_stopping() {
             return Err(PullError::Stopping);
         }
+        let mut hurry = self.shared.hurry.subscribe();
+        let wait = match *hurry.borrow_and_update() {
+            true => Duration::ZERO,
+            false => pull.wait.min(self.shared.settings.pull_wait),
+        };
+        let over = tokio::time::sleep(wait);
+        tokio::pin!(over);
         let mut end = self.log().watch(&pull.queue);
         let mut from = pull.offset;
         loop {
@@ -79,7 +83,7 @@ impl Broker {
             tokio::select! {
                 changed = end.changed() => if changed.is_err() { return Ok(pulled) },
                 () = &mut over => return Ok(pulled),
-                _ = stop.changed() => return Ok(pulled),
+                _ = hurry.changed() => return Ok(pulled),
             }
         }
     }

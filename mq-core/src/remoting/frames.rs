@@ -76,6 +76,17 @@ impl Frames {
         }
     }
 
+    /// Reads and forgets, until the peer closes the connection: a socket that is closed with something unread takes back
+    /// the answers that are still on their way. May be dropped.
+    pub(super) async fn discard(&mut self) {
+        loop {
+            self.buffer.clear();
+            if self.fill().await.is_err() {
+                return;
+            }
+        }
+    }
+
     /// Takes what is whole. A bad frame is told of when the frames before it have been handed out.
     fn take(&mut self, commands: &mut Vec<Command>) -> Result<(), FrameError> {
         if let Some(error) = self.bad.take() {

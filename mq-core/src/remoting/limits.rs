@@ -24,7 +24,7 @@ pub struct Limits {
     pub large_frames_bytes: usize,
     /// How long a large frame may take from its first byte to its last.
     pub large_frame_within: Duration,
-    /// How long a stop waits for answers under way and for peers to read them.
+    /// How long a stop waits for answers under way; peers get at most a second more to read them.
     pub stop_within: Duration,
 }
 
@@ -38,7 +38,7 @@ impl Default for Limits {
             all_outboxes_bytes: 48 * 1024 * 1024,
             large_frames_bytes: 32 * 1024 * 1024,
             large_frame_within: Duration::from_secs(60),
-            stop_within: Duration::from_secs(3),
+            stop_within: Duration::from_secs(5),
         }
     }
 }

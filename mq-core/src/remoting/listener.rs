@@ -3,6 +3,7 @@
 use std::future::poll_fn;
 use std::io;
 use std::net::{SocketAddr, SocketAddrV4};
+use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
@@ -20,6 +21,8 @@ use crate::wire::command::Command;
 
 /// How long accepting rests after it failed, as it does when no more files can be opened.
 const REST: Duration = Duration::from_millis(100);
+/// How long, at most, a stop waits for a peer to read its last answers, and then to close the connection.
+const FAREWELL: Duration = Duration::from_secs(1);
 
 /// A bound port. Nobody is answered before [`Listener::serve`].
 #[derive(Debug)]
@@ -57,8 +60,8 @@ impl Listener {
         self.socket.local_addr()
     }
 
-    /// Answers until `stop` says true. Then nothing is accepted or read any more, sessions are dropped, answers under way
-    /// are given and written for at most [`Limits::stop_within`], and all connections are closed when this returns.
+    /// Answers until `stop` says true. Then nothing is accepted or read any more; whatever was read is answered, for which
+    /// sessions live on for at most [`Limits::stop_within`]. All connections are closed when this returns.
     pub async fn serve<S: Service>(self, service: Arc<S>, mut stop: watch::Receiver<bool>) {
         let house = House {
             service,
@@ -141,43 +144,46 @@ async fn connection<S: Service>(stream: TcpStream, address: SocketAddr, house: H
         service,
         budget,
         postman,
-        mut stop,
+        stop,
     } = house;
     let (reading, writing) = stream.into_split();
     let peer = Peer::new(address, writing, Arc::clone(&budget), Some(postman));
     let open = Open(Arc::clone(&peer));
-    let frames = Frames::new(reading, &peer, Arc::clone(&budget));
+    let mut frames = Frames::new(reading, &peer, Arc::clone(&budget));
     let mut session = service.connected(&peer);
     let stopped = tokio::select! {
-        ended = read(frames, &peer, &mut session, &*service) => {
-            tell(address, &ended);
-            false
+        ended = read(&mut frames, &peer, &mut session, &*service, &stop) => {
+            if let Some(ended) = &ended {
+                tell(address, ended);
+            }
+            ended.is_none()
         }
         () = peer.writing() => false,
         () = silence(&peer, budget.limits.idle) => {
             tracing::debug!(%address, "a silent connection is closed");
             false
         }
-        _ = stop.wait_for(|stop| *stop) => true,
     };
-    drop(session);
     if stopped {
-        let farewell = async {
+        let owed = async {
             tokio::select! {
                 () = peer.nothing_owed() => {}
-                () = peer.writing() => return,
+                () = peer.writing() => {}
             }
-            peer.close();
-            peer.writing().await;
         };
-        if tokio::time::timeout(budget.limits.stop_within, farewell)
-            .await
-            .is_err()
-        {
+        let within = budget.limits.stop_within;
+        if tokio::time::timeout(within, owed).await.is_err() {
             tracing::debug!(%address, "a connection is closed with answers under way");
         }
     }
-    drop(open);
+    drop(session);
+    if stopped {
+        peer.close();
+        // Whoever does not read, or does not close, is not waited for.
+        let _ = tokio::time::timeout(FAREWELL, peer.writing()).await;
+        drop(open);
+        let _ = tokio::time::timeout(FAREWELL, frames.discard()).await;
+    }
 }
 
 fn tell(address: SocketAddr, ended: &Ended) {
@@ -191,16 +197,23 @@ fn tell(address: SocketAddr, ended: &Ended) {
     }
 }
 
+/// Reads and hands over, until the connection ends, or `stop` says true and what was read is handed over: then `None`.
 async fn read<S: Service>(
-    mut frames: Frames,
+    frames: &mut Frames,
     peer: &Arc<Peer>,
     session: &mut S::Session,
     service: &S,
-) -> Ended {
+    stop: &watch::Receiver<bool>,
+) -> Option<Ended> {
+    let mut stopped = pin!(stopped(stop.clone()));
     loop {
-        let commands = match frames.next().await {
-            Ok(commands) => commands,
-            Err(ended) => return ended,
+        let commands = tokio::select! {
+            biased;
+            () = &mut stopped => return None,
+            commands = frames.next() => match commands {
+                Ok(commands) => commands,
+                Err(ended) => return Some(ended),
+            },
         };
         let commands: Vec<(Command, Ticket)> = commands
             .into_iter()
@@ -222,10 +235,25 @@ async fn read<S: Service>(
         let taken = poll_fn(|context| Poll::Ready(taking.as_mut().poll(context).is_ready())).await;
         peer.uncork();
         if !taken {
-            taking.await;
+            let too_late = async {
+                self::stopped(stop.clone()).await;
+                tokio::time::sleep(peer.limits().stop_within).await;
+            };
+            tokio::select! {
+                () = taking => {}
+                () = too_late => return None,
+            }
         }
-        peer.has_read().await;
+        tokio::select! {
+            () = peer.has_read() => {}
+            () = &mut stopped => return None,
+        }
     }
+}
+
+async fn stopped(mut stop: watch::Receiver<bool>) {
+    // Whoever cannot say it any more is gone, and has said it by that.
+    let _ = stop.wait_for(|stop| *stop).await;
 }
 
 /// Waits until nothing was heard for `idle`, at most a quarter longer.

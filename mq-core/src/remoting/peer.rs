@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::net::tcp::OwnedWriteHalf;
 use tokio::sync::{Notify, oneshot};
 
-use super::limits::Budget;
+use super::limits::{Budget, Limits};
 use super::outbox::Outbox;
 use super::postman::Postman;
 use crate::membership::{Link, Notice};
@@ -96,6 +96,11 @@ impl Peer {
     #[must_use]
     pub const fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// The limits of the listener.
+    pub(super) fn limits(&self) -> &Limits {
+        &self.budget.limits
     }
 
     /// Queues a command. False when the connection is gone or the peer has not read for too long: it is closed then.

@@ -164,14 +164,18 @@ impl RunningBroker {
         self.open.failed().await
     }
 
-    /// Tells nameservers and clients good-bye, finishes what was accepted, and closes the files.
+    /// Refuses new connections from now on, answers what was accepted, long polls with what there is, tells nameservers and
+    /// clients good-bye, and closes the files.
     pub(super) async fn stop(self) -> Result<(), Failure> {
-        self.registration.stop().await;
         self.stop.send_replace(true);
-        for task in self.tasks {
-            // A panic in it has been reported.
-            let _ = task.await;
-        }
+        self.open.broker().stop_waiting();
+        let drained = async {
+            for task in self.tasks {
+                // A panic in it has been reported.
+                let _ = task.await;
+            }
+        };
+        tokio::join!(self.registration.stop(), drained);
         self.open.close().await.map_err(|error| {
             Failure::Environment(format!(
                 "not everything could be finished: {error}; the next start recovers"

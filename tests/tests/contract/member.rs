@@ -31,6 +31,18 @@ pub(super) struct Half {
 }
 
 impl Half {
+    /// What the answer to a half message says.
+    pub(super) fn stored(answer: &Frame, unique: &str) -> Result<Self> {
+        ensure!(answer.code == 0, "half message: {answer:?}");
+        let id = answer.field("msgId");
+        let position = id.get(id.len().saturating_sub(16)..).unwrap_or_default();
+        Ok(Self {
+            position: u64::from_str_radix(position, 16).with_context(|| id.to_owned())?,
+            offset: answer.number("queueOffset")?,
+            unique: unique.to_owned(),
+        })
+    }
+
     /// The sender's own id of it.
     pub(super) fn unique(&self) -> &str {
         &self.unique
@@ -57,36 +69,46 @@ impl Producer {
 
     /// Stores a half message whose body is also its unique key.
     pub(super) fn half(&mut self, unique: &str) -> Result<Half> {
-        let answer = self.connection.call(&self.half_frame(unique))?;
-        ensure!(answer.code == 0, "half message: {answer:?}");
-        let id = answer.field("msgId");
-        let position = id.get(id.len().saturating_sub(16)..).unwrap_or_default();
-        Ok(Half {
-            position: u64::from_str_radix(position, 16).with_context(|| id.to_owned())?,
-            offset: answer.number("queueOffset")?,
-            unique: unique.to_owned(),
-        })
+        let answer = self.connection.call(&self.frame(unique, true))?;
+        Half::stored(&answer, unique)
+    }
+
+    /// Sends a message, half or whole, and does not wait; returns what its answer is found by.
+    pub(super) fn posts(&mut self, unique: &str, half: bool) -> Result<i64> {
+        let frame = self.frame(unique, half);
+        self.connection.post(&frame)
+    }
+
+    /// Says how a local transaction ended and does not wait; returns what the answer is found by.
+    pub(super) fn posts_end(&mut self, half: &Half, says: Says) -> Result<i64> {
+        let frame = self.end(half, says, false);
+        self.connection.post(&frame)
+    }
+
+    /// What it is connected by.
+    pub(super) const fn connection(&mut self) -> &mut Connection {
+        &mut self.connection
     }
 
     /// Sends a half message to a server that is killed by it.
     pub(super) fn sends(&mut self, unique: &str) -> Result<()> {
-        self.connection.one_way(&self.half_frame(unique))
+        self.connection.one_way(&self.frame(unique, true))
     }
 
-    fn half_frame(&self, unique: &str) -> Frame {
+    fn frame(&self, unique: &str, half: bool) -> Frame {
         // The original gives up at once on half messages that were made days ago.
         let born = SystemClock::new().wall_ms().to_string();
-        let properties = format!(
-            "TRAN_MSG\u{1}true\u{2}PGROUP\u{1}{}\u{2}UNIQ_KEY\u{1}{unique}\u{2}TAGS\u{1}a\u{2}",
-            self.group
-        );
+        let mut properties = format!("UNIQ_KEY\u{1}{unique}\u{2}TAGS\u{1}a\u{2}");
+        if half {
+            properties += &format!("TRAN_MSG\u{1}true\u{2}PGROUP\u{1}{}\u{2}", self.group);
+        }
         let fields = [
             ("a", &*self.group),
             ("b", &*self.topic),
             ("c", "TBW102"),
             ("d", "4"),
             ("e", "0"),
-            ("f", "4"),
+            ("f", if half { "4" } else { "0" }),
             ("g", &*born),
             ("h", "0"),
             ("i", &*properties),
@@ -135,6 +157,36 @@ impl Producer {
     }
 }
 
+/// All of queue 0 of `topic`, once `count` messages are there or `at_most` has passed.
+pub(super) fn everything(
+    broker: &str,
+    topic: &str,
+    count: usize,
+    at_most: Duration,
+) -> Result<Vec<String>> {
+    let mut connection = Connection::open(broker)?;
+    let clock = SystemClock::new();
+    let start = clock.monotonic();
+    let mut all = Vec::new();
+    loop {
+        let more = read(&mut connection, topic, all.len())?;
+        let nothing = more.is_empty();
+        all.extend(more);
+        let late = clock.monotonic().saturating_sub(start) > at_most;
+        if nothing && (all.len() >= count || late) {
+            return Ok(all);
+        }
+        if nothing {
+            pause(Duration::from_millis(50));
+        }
+    }
+}
+
+/// Asks for what comes behind all of queue 0, and does not wait: the server holds it until something comes.
+pub(super) fn waits_for_more(connection: &mut Connection, topic: &str, from: usize) -> Result<i64> {
+    connection.post(&pull(topic, from, Duration::from_secs(15)))
+}
+
 /// Reads queue 0 of `topic` until `count` messages are there or `at_most` has passed, and once more a little later; returns
 /// their bodies.
 pub(super) fn delivered(
@@ -147,12 +199,12 @@ pub(super) fn delivered(
     let clock = SystemClock::new();
     let start = clock.monotonic();
     let late = |clock: &SystemClock| clock.monotonic().saturating_sub(start) > at_most;
-    while read(&mut connection, topic)?.len() < count && !late(&clock) {
+    while read(&mut connection, topic, 0)?.len() < count && !late(&clock) {
         pause(Duration::from_millis(50));
     }
     // A second copy would follow at once.
     pause(Duration::from_millis(500));
-    read(&mut connection, topic)
+    read(&mut connection, topic, 0)
 }
 
 /// Waits for a process that is not ours to command.
@@ -161,21 +213,26 @@ fn pause(time: Duration) {
     let _ = nothing.recv_timeout(time);
 }
 
-fn read(connection: &mut Connection, topic: &str) -> Result<Vec<String>> {
+fn pull(topic: &str, from: usize, wait: Duration) -> Frame {
+    let (from, wait) = (from.to_string(), wait.as_millis().to_string());
     let fields = [
         ("consumerGroup", "contract-readers"),
         ("topic", topic),
         ("queueId", "0"),
-        ("queueOffset", "0"),
+        ("queueOffset", &*from),
         ("maxMsgNums", "32"),
-        ("sysFlag", "4"),
+        ("sysFlag", if wait == "0" { "4" } else { "6" }),
         ("commitOffset", "0"),
-        ("suspendTimeoutMillis", "0"),
+        ("suspendTimeoutMillis", &*wait),
         ("subscription", "*"),
         ("subVersion", "0"),
         ("expressionType", "TAG"),
     ];
-    let answer = connection.call(&Frame::request(11, &fields, b""))?;
+    Frame::request(11, &fields, b"")
+}
+
+fn read(connection: &mut Connection, topic: &str, from: usize) -> Result<Vec<String>> {
+    let answer = connection.call(&pull(topic, from, Duration::ZERO))?;
     let text = |body: Vec<u8>| String::from_utf8_lossy(&body).into_owned();
     match answer.code {
         0 => Ok(bodies(&answer.body)?.into_iter().map(text).collect()),

@@ -6,6 +6,7 @@ use std::sync::Mutex;
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::sync::Notify;
 
 use super::*;
 use crate::remoting::service::Answer;
@@ -17,10 +18,11 @@ const AT_ONCE: i32 = 1;
 const FROM_A_THREAD: i32 = 2;
 const MUCH: i32 = 3;
 const WHEN_TOLD: i32 = 4;
+const WHEN_ROOM: i32 = 5;
 
-/// Answers at once, from another thread, with a large body, or when the test says so.
+/// Answers at once, from another thread, with a large body, or when the test says so; takes some only when there is room.
 #[derive(Debug, Default)]
-struct Desk(Mutex<Vec<Ticket>>);
+struct Desk(Mutex<Vec<Ticket>>, Notify);
 
 #[async_trait]
 impl Service for Desk {
@@ -34,6 +36,10 @@ impl Service for Desk {
             match command.code {
                 FROM_A_THREAD => elsewhere.push((command, ticket)),
                 MUCH => ticket.answer(Answer::with_body(vec![7; 32 * 1024])),
+                WHEN_ROOM => {
+                    self.1.notified().await;
+                    ticket.answer(Answer::done());
+                }
                 WHEN_TOLD => self.0.lock().unwrap().push(ticket),
                 _ => ticket.answer(Answer::with_body(command.body)),
             }
@@ -279,6 +285,28 @@ async fn a_stop_gives_the_answers_under_way() {
     assert_eq!(raw.hear().await, None);
     server.served.await.unwrap();
     assert!(TcpStream::connect(server.address).await.is_err());
+}
+
+#[tokio::test]
+async fn a_stop_lets_what_waits_for_room_end() {
+    let server = Server::start(Limits::default()).await;
+    let mut raw = server.connect().await;
+    let [first, waiting] = [AT_ONCE, WHEN_ROOM].map(|code| frame::encoded(&ask(code)));
+    raw.say(&[first, waiting].concat()).await;
+    server.works().await;
+    server.stop.send_replace(true);
+    while TcpStream::connect(server.address).await.is_ok() {
+        tokio::task::yield_now().await;
+    }
+    // What comes now is not read, and costs nobody an answer.
+    raw.say(&frame::encoded(&ask(AT_ONCE))).await;
+    server.desk.1.notify_one();
+    assert_eq!(raw.hear().await.unwrap().opaque, AT_ONCE);
+    let answer = raw.hear().await.unwrap();
+    assert_eq!((answer.opaque, answer.code), (WHEN_ROOM, 0));
+    assert_eq!(raw.hear().await, None);
+    drop(raw);
+    server.served.await.unwrap();
 }
 
 #[tokio::test]
