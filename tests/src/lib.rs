@@ -3,6 +3,7 @@
 //! | module | owns |
 //! |---|---|
 //! | [`checker`] | whether a log, its database and the users' databases tell one story; shares no code with the product |
+//! | [`cluster`] | a nameserver and brokers as processes of their own |
 //! | [`fuzz`] | readers of foreign bytes, and a driver that tries to make one panic |
 //! | [`process`] | a program as a process of its own, killed where the test says |
 //! | [`raw`] | frames of RocketMQ's protocol by hand; shares no code with the product |
@@ -11,6 +12,7 @@
 //! | [`stock`] | the original RocketMQ server for one test |
 
 pub mod checker;
+pub mod cluster;
 pub mod fuzz;
 pub mod process;
 pub mod raw;

@@ -222,13 +222,14 @@ impl Drop for Server {
     }
 }
 
-fn free_port() -> Result<u16> {
+/// A free port.
+pub(crate) fn free_port() -> Result<u16> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("no free port")?;
     Ok(listener.local_addr()?.port())
 }
 
 /// A free port whose neighbour two below is free as well: clients of 4.3.2 send there.
-fn free_broker_port() -> Result<u16> {
+pub(crate) fn free_broker_port() -> Result<u16> {
     for _ in 0..100 {
         let port = free_port()?;
         if port > 2 && TcpListener::bind((Ipv4Addr::LOCALHOST, port - 2)).is_ok() {
@@ -240,10 +241,15 @@ fn free_broker_port() -> Result<u16> {
 
 /// Waits until the nameserver knows a broker.
 fn wait_until_ready(running: &Running, nameserver: &str) -> Result<()> {
+    wait_until(running, || matches!(broker_of(nameserver), Ok(Some(_))))
+}
+
+/// Waits until a process that starts is `ready`.
+pub(crate) fn wait_until(running: &Running, ready: impl Fn() -> bool) -> Result<()> {
     let clock = SystemClock::new();
     let start = clock.monotonic();
     while clock.monotonic().saturating_sub(start) < READY_WITHIN {
-        if let Ok(Some(_)) = broker_of(nameserver) {
+        if ready() {
             return Ok(());
         }
         // A pause that its end cuts short.
@@ -264,7 +270,7 @@ fn broker_of(nameserver: &str) -> Result<Option<String>> {
 }
 
 /// The body of an answer, as text.
-fn body(address: &str, request: &Frame) -> Result<String> {
+pub(crate) fn body(address: &str, request: &Frame) -> Result<String> {
     let answer = Connection::open(address)?.call(request)?;
     Ok(String::from_utf8_lossy(&answer.body).into_owned())
 }

@@ -8,5 +8,6 @@ mod go;
 mod java;
 mod node;
 mod play;
+mod split;
 pub(crate) mod stock;
 mod together;

@@ -39,7 +39,7 @@ impl Fact {
         (text(&self.key), text(&self.tag), text(&self.body))
     }
 
-    fn place(&self) -> Option<Place> {
+    pub(super) fn place(&self) -> Option<Place> {
         self.queue.zip(self.offset)
     }
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 
+use tests::cluster::Cluster;
 use tests::server::{Plan, Server};
 
 use super::facts::{self, Fact, answered, each_came, each_came_once, in_order, named};
@@ -11,7 +12,14 @@ use super::stock::{Client, Order};
 
 /// The server under test.
 pub(super) struct Stage {
-    server: Server,
+    server: Tested,
+}
+
+enum Tested {
+    /// Everything in one process, or a server that runs elsewhere.
+    Whole(Server),
+    /// Processes of their own.
+    Split(Cluster),
 }
 
 /// Names are fresh for all stages: they may be on one server.
@@ -21,12 +29,30 @@ impl Stage {
     pub(super) fn new() -> Self {
         let server = Plan::of(env!("CARGO_BIN_EXE_server")).start();
         Self {
-            server: server.expect("the server starts"),
+            server: Tested::Whole(server.expect("the server starts")),
         }
     }
 
-    const fn server(&self) -> &Server {
-        &self.server
+    /// A nameserver, and brokers beside it.
+    pub(super) fn split(brokers: &[&str]) -> Self {
+        let cluster = Cluster::start(env!("CARGO_BIN_EXE_server"), brokers);
+        Self {
+            server: Tested::Split(cluster.expect("all processes start")),
+        }
+    }
+
+    fn nameserver(&self) -> &str {
+        match &self.server {
+            Tested::Whole(server) => server.nameserver(),
+            Tested::Split(cluster) => cluster.nameserver(),
+        }
+    }
+
+    const fn is_ours(&self) -> bool {
+        match &self.server {
+            Tested::Whole(server) => server.is_ours(),
+            Tested::Split(_) => true,
+        }
     }
 
     /// A name that no other topic or group has, also on a server that outlives the test.
@@ -55,7 +81,7 @@ impl Stage {
     ) -> Vec<Fact> {
         client.play(Order {
             scenario,
-            nameserver: self.server.nameserver(),
+            nameserver: self.nameserver(),
             topic,
             group,
             count,
@@ -165,6 +191,25 @@ pub(super) fn order_is_kept(stage: &Stage, client: Client) {
     in_order(&taken, &client.name());
 }
 
+/// Messages of one topic are spread over two brokers and read from both.
+pub(super) fn brokers_share_a_topic(stage: &Stage, client: Client) {
+    const COUNT: usize = 16;
+    let topic = Stage::fresh(&client.name());
+    let Tested::Split(cluster) = &stage.server else {
+        panic!("one broker shares nothing");
+    };
+    cluster.create(&topic).expect("every broker has the topic");
+    let facts = stage.play(client, "send", (&topic, "senders"), COUNT);
+    let sent = named(&facts, "sent");
+    assert_eq!(sent.len(), COUNT);
+    let places: BTreeSet<_> = sent.iter().filter_map(|fact| fact.place()).collect();
+    // Queue and offset are the same for two messages only if they are on two brokers.
+    assert!(places.len() < COUNT, "{}: {places:?}", client.name());
+    let group = Stage::fresh("readers");
+    let read = stage.play(client, "consume", (&topic, &group), COUNT);
+    each_came_once(&sent, &answered(&read, "taken"), &client.name());
+}
+
 /// A message with delay level 1 is delivered a second later.
 pub(super) fn delay_is_kept(stage: &Stage, client: Client) {
     let topic = Stage::fresh(&client.name());
@@ -212,7 +257,7 @@ pub(super) fn transactions_are_settled(stage: &Stage, client: Client) {
     assert_eq!(halves.len(), COUNT);
     let committed = facts::committed(&facts);
     assert_eq!(committed.len(), 6, "{}: {committed:?}", client.name());
-    if stage.server().is_ours() {
+    if stage.is_ours() {
         asked_only_about_open_ones(&facts, client);
     }
     let group = Stage::fresh("readers");
@@ -227,7 +272,7 @@ pub(super) fn transactions_are_settled(stage: &Stage, client: Client) {
     let wanted: Vec<&Fact> = wanted.iter().collect();
     let taken = answered(&read, "taken");
     // A stock server delivers again what is committed again, late answers to check-backs included.
-    if stage.server().is_ours() {
+    if stage.is_ours() {
         each_came_once(&wanted, &taken, &client.name());
     } else {
         each_came(&wanted, &taken, &client.name());
