@@ -522,3 +522,38 @@ async fn a_consumer_says_what_is_wrong_with_its_request() {
         assert!(!error.is_retryable());
     }
 }
+
+/// Stores `body` as a client that has compressed it does, with these flag bits.
+async fn store_compressed(broker: &Broker, sys_flag: i32, body: &[u8]) {
+    let incoming = crate::broker::Incoming {
+        sys_flag,
+        body: body.to_vec().into(),
+        ..crate::broker::Incoming::new(&message("a", ""), Some(0), 1)
+    };
+    broker.send(incoming).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn compressed_bodies_are_inflated_and_those_that_cannot_be_become_dead_letters() {
+    let broker = World::new().open().await;
+    let mut consumer = consumer(&broker, "c").await;
+    let mut deflated = Vec::with_capacity(1000);
+    let mut deflate = flate2::Compress::new(flate2::Compression::new(5), true);
+    deflate
+        .compress_vec(
+            b"one two three",
+            &mut deflated,
+            flate2::FlushCompress::Finish,
+        )
+        .unwrap();
+    store_compressed(&broker, 0x101, b"something in LZ4").await;
+    store_compressed(&broker, 0x1, &deflated).await;
+    let delivery = next(&mut consumer).await;
+    assert_eq!(body(&delivery), "one two three");
+    assert_eq!(delivery.sys_flag(), 0);
+    delivery.ack();
+    assert!(silent(&mut consumer, Duration::from_secs(60)).await);
+    assert_eq!(offset(&broker, 0), 2, "nobody waits for the other one");
+    let dead = QueueId::new(TopicName::new("%DLQ%g").unwrap(), 0);
+    assert_eq!(broker.queue_range(&dead), Ok(0..1));
+}
