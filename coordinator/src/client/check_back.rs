@@ -300,13 +300,11 @@ impl Answerer {
                 let said = tokio::time::timeout(PATIENCE, check_back.check(asked.clone())).await;
                 Some((Answer::new(said.ok()?, "check-back"), Actor::CheckBack))
             }
-            (None, None) => Some((
-                Answer::new(
-                    Resolution::Unknown,
-                    "this producer has neither marker nor check-back for it",
-                ),
-                Actor::CheckBack,
-            )),
+            // Of another member of the group, one with a listener of its own: an answer would count, silence does not.
+            (None, None) => {
+                tracing::debug!(transaction = %asked.id, "a check-back is left unanswered: there is neither marker nor check-back for it");
+                None
+            }
         }
     }
 }

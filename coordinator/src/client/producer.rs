@@ -133,7 +133,7 @@ impl Builder {
         self
     }
 
-    /// Answers for half messages without a marker.
+    /// Answers for half messages without a marker. Without it such check-backs are left to other members of the group.
     #[must_use]
     pub fn check_back(mut self, check_back: impl CheckBack) -> Self {
         self.check_back = Some(Arc::new(check_back));

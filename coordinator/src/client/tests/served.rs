@@ -355,3 +355,25 @@ impl World {
         double::pool(&self.folder, name).await
     }
 }
+
+#[tokio::test]
+async fn a_producer_that_cannot_know_leaves_the_answer_to_another_member_of_its_group() {
+    let world = world().await;
+    let other = world.producer().await;
+    let half = other.half(message()).await.unwrap();
+    let id = half.id();
+    drop(half);
+    other.close().await;
+    drop(other);
+    let _cannot_know = world.producer().await;
+    world.coordinator.write_held().await.unwrap();
+    world.coordinator.ask_again(id, "test").await.unwrap();
+    let knows = Producer::builder("order-service").check_back(|_| async { Resolution::Commit });
+    let _knows = knows.connect(&world.nameserver).await.unwrap();
+    assert_eq!(
+        world.decided(id).await,
+        (State::Committed, Actor::CheckBack)
+    );
+    let row = world.coordinator.find(id).await.unwrap().unwrap();
+    assert_eq!(row.checks, 0, "silence does not count");
+}
