@@ -25,6 +25,8 @@ pub struct MemoryDisk {
 struct State {
     /// Raised by a crash, so that handles from before are dead.
     life: u64,
+    /// The power is off: whoever still runs can do nothing to the folder.
+    off: bool,
     names: BTreeMap<String, FileNumber>,
     durable_names: BTreeMap<String, FileNumber>,
     name_changes: Vec<NameChange>,
@@ -144,9 +146,18 @@ impl MemoryDisk {
         }
     }
 
+    /// Cuts the power as [`MemoryDisk::crash`] does, in the middle of something: until [`MemoryDisk::restart`] every call
+    /// fails, so that what goes on as if nothing had happened changes nothing.
+    pub fn cut_power(&self, seed: u64) {
+        self.crash(seed);
+        self.state().off = true;
+    }
+
     /// Ends the process but not the machine: nothing is lost, open files are dead.
     pub fn restart(&self) {
-        self.state().life += 1;
+        let mut state = self.state();
+        state.life += 1;
+        state.off = false;
     }
 
     /// Lets the `n`th write from now on (counted from 1) fail with `kind`, having written half of its bytes.
@@ -261,6 +272,13 @@ impl State {
             .sum()
     }
 
+    fn check_power(&self) -> io::Result<()> {
+        if self.off {
+            return Err(io::Error::other("the power is off"));
+        }
+        Ok(())
+    }
+
     fn check_room(&self, grow_by: u64) -> io::Result<()> {
         match self.capacity {
             Some(capacity) if grow_by > 0 && self.used() + grow_by > capacity => Err(
@@ -281,6 +299,7 @@ fn apply_name(names: &mut BTreeMap<String, FileNumber>, change: NameChange) {
 impl Disk for MemoryDisk {
     fn open(&self, name: &str) -> io::Result<Arc<dyn File>> {
         let mut state = self.state();
+        state.check_power()?;
         let (number, life) = (state.number(name), state.life);
         drop(state);
         Ok(Arc::new(MemoryFile {
@@ -292,6 +311,7 @@ impl Disk for MemoryDisk {
 
     fn list(&self, folder: &str) -> io::Result<Vec<String>> {
         let state = self.state();
+        state.check_power()?;
         let inside = |name: &String| match name.rsplit_once('/') {
             Some((parent, name)) => (parent == folder).then(|| name.to_owned()),
             None => folder.is_empty().then(|| name.clone()),
@@ -301,6 +321,7 @@ impl Disk for MemoryDisk {
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
         let mut state = self.state();
+        state.check_power()?;
         let number = state
             .names
             .get(from)
@@ -315,6 +336,7 @@ impl Disk for MemoryDisk {
 
     fn remove(&self, name: &str) -> io::Result<()> {
         let mut state = self.state();
+        state.check_power()?;
         if state.names.contains_key(name) {
             state.change_name(name, None);
         }
@@ -323,6 +345,7 @@ impl Disk for MemoryDisk {
 
     fn sync_folder(&self, folder: &str) -> io::Result<()> {
         let mut state = self.state();
+        state.check_power()?;
         state.syncs.call()?;
         let changes = std::mem::take(&mut state.name_changes);
         let (synced, rest): (Vec<_>, Vec<_>) = changes

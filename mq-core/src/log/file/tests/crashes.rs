@@ -55,7 +55,7 @@ impl World {
         );
         let hook: steps::Hook = Arc::new(move |_| {
             if left.fetch_sub(1, Ordering::Relaxed) == 1 {
-                disk.crash(crash);
+                disk.cut_power(crash);
             }
         });
         let with = Settings {
