@@ -3,7 +3,7 @@
 //! It takes no input and can run at any time: it is woken by the alarm, by a producer that came or went, and by its own
 //! deadlines. A transaction that nobody can answer costs a read and nothing else.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -29,6 +29,8 @@ const PAGES: usize = 20;
 const ATTEMPTS: usize = 65_536;
 /// A sweep reads what is due until then, to know when to wake up next; whoever writes a row that is due sooner wakes it.
 pub const HORIZON: Duration = Duration::from_secs(1);
+/// How long an answer may be on its way into SQL before it is taken for lost, and asked for again.
+const WRITTEN_WITHIN: Duration = Duration::from_secs(10);
 /// How often finals that could not be published are tried again.
 const PUBLISH_AGAIN: Duration = Duration::from_secs(5);
 /// Shortest pause between two sweeps.
@@ -37,7 +39,14 @@ const PAUSE: Duration = Duration::from_millis(10);
 /// What is outstanding, shared between the sweep and those who take the answers.
 #[derive(Debug, Default)]
 pub struct Attempts {
-    open: Mutex<HashMap<Position, Open>>,
+    table: Mutex<Table>,
+}
+
+#[derive(Debug, Default)]
+struct Table {
+    open: HashMap<Position, Open>,
+    /// While a sweep works with rows that it has read: those that have changed since.
+    changed: Option<HashSet<Position>>,
 }
 
 #[derive(Debug, Clone)]
@@ -46,6 +55,8 @@ struct Open {
     row: Row,
     reason: Reason,
     first_asked: ServerTime,
+    /// When it was answered. The answer is on its way into SQL, and nobody is asked meanwhile.
+    answered_at: Option<ServerTime>,
 }
 
 impl Attempts {
@@ -59,35 +70,55 @@ impl Attempts {
             attempt,
             reason: Reason::Operator,
             first_asked: now,
+            answered_at: None,
             row,
         };
-        self.lock().insert(open.row.half.position, open);
+        self.lock().open.insert(open.row.half.position, open);
     }
 
     /// Takes note of *in flight*.
     pub fn in_flight(&self, position: Position, now: ServerTime, settings: &CheckBackSettings) {
-        if let Some(open) = self.lock().get_mut(&position) {
+        if let Some(open) = self.lock().open.get_mut(&position) {
             open.attempt.answered_in_flight(now, settings);
         }
     }
 
-    /// Takes note of UNKNOWN. False if nobody had asked: such an answer does not count.
-    pub fn unknown(&self, position: Position) -> bool {
-        // The row changes with it: the next sweep reads it anew.
-        self.lock()
-            .remove(&position)
-            .is_some_and(|open| open.attempt.asked_at.is_some())
+    /// Takes note of UNKNOWN. False if nobody had asked, or the question is answered already: such an answer does not count.
+    pub fn unknown(&self, position: Position, now: ServerTime) -> bool {
+        let mut table = self.lock();
+        let asked = |open: &&mut Open| open.attempt.asked_at.is_some();
+        let Some(open) = table.open.get_mut(&position).filter(asked) else {
+            return false;
+        };
+        open.answered_at.replace(now).is_none()
     }
 
-    /// Forgets a transaction that is decided; returns why it was asked about, and when first.
-    pub fn settle(&self, position: Position) -> Option<(Reason, ServerTime)> {
-        self.lock()
-            .remove(&position)
-            .map(|open| (open.reason, open.first_asked))
+    /// Takes note of a decision that is on its way into SQL; returns why the transaction was asked about, and when first.
+    pub fn deciding(&self, position: Position, now: ServerTime) -> Option<(Reason, ServerTime)> {
+        let mut table = self.lock();
+        let open = table.open.get_mut(&position)?;
+        open.answered_at = Some(now);
+        Some((open.reason, open.first_asked))
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<Position, Open>> {
-        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Forgets what has changed in SQL, before anybody is told: whoever wants to ask reads it anew.
+    pub fn written(&self, positions: impl IntoIterator<Item = Position>) {
+        let mut table = self.lock();
+        for position in positions {
+            table.open.remove(&position);
+            if let Some(changed) = &mut table.changed {
+                changed.insert(position);
+            }
+        }
+    }
+
+    /// A sweep reads rows now: from here on it must know which of them change. `false`: it is done with them.
+    fn reading(&self, reading: bool) {
+        self.lock().changed = reading.then(HashSet::new);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Table> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -144,7 +175,10 @@ impl Sweeper {
     pub async fn run(mut self, mut stop: watch::Receiver<bool>) {
         let mut changes = self.parts.broker.clients().changes();
         loop {
-            let pause = match self.sweep().await {
+            self.parts.attempts.reading(true);
+            let swept = self.sweep().await;
+            self.parts.attempts.reading(false);
+            let pause = match swept {
                 Ok(until) => until.map_or(Duration::from_secs(1), |until| {
                     until.since(self.parts.broker.log().now()).max(PAUSE)
                 }),
@@ -206,6 +240,8 @@ impl Sweeper {
             now.after(HORIZON)
         };
         for _ in 0..PAGES {
+            // Done with the page before.
+            self.parts.attempts.reading(true);
             let rows = self.parts.reader.due(group, until, behind, PAGE).await?;
             let Some(last) = rows.last() else {
                 return Ok(next);
@@ -227,6 +263,7 @@ impl Sweeper {
             .parts
             .attempts
             .lock()
+            .open
             .values()
             .map(|open| open.row.clone())
             .collect();
@@ -247,9 +284,16 @@ impl Sweeper {
         let settings = &self.parts.settings;
         let position = row.half.position;
         let mut attempt = {
-            let mut open = self.parts.attempts.lock();
-            match open.get_mut(&position) {
+            let mut table = self.parts.attempts.lock();
+            if table.changed.as_ref()?.contains(&position) {
+                return None;
+            }
+            match table.open.get_mut(&position) {
                 Some(open) => {
+                    let lost_at = open.answered_at.map(|at| at.after(WRITTEN_WITHIN));
+                    if lost_at.is_some_and(|at| now < at) {
+                        return lost_at;
+                    }
                     open.attempt.expire(now, settings);
                     open.attempt.clone()
                 }
@@ -285,7 +329,7 @@ impl Sweeper {
                 let client = connection(clients, incarnation, unanswered)?;
                 if !self.ask(&row, unanswered, client) {
                     // The connection is gone or full: as if nothing had been asked.
-                    if let Some(open) = self.parts.attempts.lock().get_mut(&position) {
+                    if let Some(open) = self.parts.attempts.lock().open.get_mut(&position) {
                         open.attempt.asked_at = None;
                         open.attempt.not_before = now.after(settings.first_wait);
                     }
@@ -314,22 +358,28 @@ impl Sweeper {
     }
 
     fn remember(&self, now: ServerTime, row: &Row, attempt: Attempt, reason: Reason) -> bool {
-        let mut open = self.parts.attempts.lock();
-        if let Some(known) = open.get_mut(&row.half.position) {
-            known.attempt = attempt;
-            known.row = row.clone();
-            return true;
-        }
-        if open.len() >= ATTEMPTS {
+        let mut table = self.parts.attempts.lock();
+        let changed = table.changed.as_ref();
+        if changed.is_none_or(|changed| changed.contains(&row.half.position)) {
             return false;
         }
-        open.insert(
+        if let Some(known) = table.open.get_mut(&row.half.position) {
+            known.attempt = attempt;
+            known.row = row.clone();
+            known.answered_at = None;
+            return true;
+        }
+        if table.open.len() >= ATTEMPTS {
+            return false;
+        }
+        table.open.insert(
             row.half.position,
             Open {
                 attempt,
                 row: row.clone(),
                 reason,
                 first_asked: now,
+                answered_at: None,
             },
         );
         true

@@ -257,6 +257,63 @@ async fn thousands_of_open_transactions_of_a_dead_group_delay_nobody_else() {
     assert_eq!(asked.take(), [receipt.position]);
 }
 
+#[tokio::test(start_paused = true)]
+async fn nobody_is_asked_once_a_decision_is_answered_however_long_the_database_took() {
+    let mut rig = Rig::new().await;
+    let (_producer, asked) = rig.connect(8, &[]);
+    let receipt = rig.half().await;
+    rig.pass(ms(6500)).await;
+    assert_eq!(asked.take(), [receipt.position]);
+    rig.store.stall(true);
+    let decided = {
+        let (coordinator, commit) = (
+            rig.coordinator.clone(),
+            Rig::says(&receipt, Resolution::Commit),
+        );
+        tokio::spawn(async move { coordinator.resolve(commit).await })
+    };
+    // The row is undecided and due for whoever reads it now.
+    rig.pass(ms(2500)).await;
+    assert_eq!(asked.take(), [], "asked while it is being decided");
+    rig.pass(ms(60_000)).await;
+    rig.store.stall(false);
+    assert_eq!(decided.await.unwrap(), Ok(Outcome::DecidedNow));
+    asked.take();
+    rig.pass(ms(200_000)).await;
+    assert_eq!(asked.take(), [], "asked about a decided transaction");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_unknown_counts_once_and_is_not_asked_for_again_while_it_is_written() {
+    let mut rig = rig().await;
+    let (_other, asked) = rig.connect(8, &[MARKER]);
+    let receipt = rig.half().await;
+    rig.pass(ms(1000)).await;
+    assert_eq!(asked.take(), [receipt.position]);
+    rig.store.stall(true);
+    let answers: Vec<_> = (0..2)
+        .map(|_| {
+            let coordinator = rig.coordinator.clone();
+            let unknown = answer(&receipt, Resolution::Unknown);
+            tokio::spawn(async move { coordinator.resolve(unknown).await })
+        })
+        .collect();
+    rig.pass(ms(2500)).await;
+    assert_eq!(
+        asked.take(),
+        [],
+        "asked again before the answer was written"
+    );
+    rig.store.stall(false);
+    for answer in answers {
+        assert_eq!(answer.await.unwrap(), Ok(Outcome::Noted));
+    }
+    let row = rig.store.reader().transaction(receipt.id).await;
+    assert_eq!(row.unwrap().unwrap().checks, 1);
+    rig.pass(ms(3000)).await;
+    assert!(asked.count() > 0, "its next turn has come");
+}
+
 /// Interleaving 31: an operator rolls back a parked transaction whose local transaction is still open.
 #[tokio::test(start_paused = true)]
 async fn an_operators_rollback_goes_through_the_marker() {

@@ -107,10 +107,11 @@ struct Tasks {
 
 impl Running {
     /// `evidence` for a decision about the half message at `position`, with what is known about asking for it; it is not
-    /// asked about any more.
+    /// asked about while the decision is on its way.
     fn evidence(&self, position: Position, mut evidence: String) -> String {
-        if let Some((reason, first_asked)) = self.attempts.settle(position) {
-            let waited = self.broker.log().now().since(first_asked).as_millis();
+        let now = self.broker.log().now();
+        if let Some((reason, first_asked)) = self.attempts.deciding(position, now) {
+            let waited = now.since(first_asked).as_millis();
             let space = if evidence.is_empty() { "" } else { ", " };
             evidence.push_str(&format!(
                 "{space}asked: {}, answered after {waited} ms",
@@ -313,7 +314,8 @@ impl Coordinator {
             return Ok(Outcome::Noted);
         }
         let asked = matches!(request.actor, Actor::CheckBack | Actor::Marker);
-        if !asked || !running.attempts.unknown(request.position) {
+        let now = running.broker.log().now();
+        if !asked || !running.attempts.unknown(request.position, now) {
             return Ok(Outcome::Noted);
         }
         let half = match self.locate(running, &Named::of(&request), false) {
@@ -372,6 +374,7 @@ impl Coordinator {
                 all_slots: shared.settings.waiting_halves,
                 holds: shared.holds.clone(),
                 wake: wake.clone(),
+                attempts: attempts.clone(),
                 status: shared.status.clone(),
                 hold: shared.settings.hold,
                 batch: shared.settings.batch,

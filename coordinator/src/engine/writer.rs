@@ -23,6 +23,7 @@ use super::publish::{self, Decided, Final};
 use super::recovery;
 use super::status::{Health, Status};
 use crate::check_back::sweep;
+use crate::check_back::sweep::Attempts;
 use crate::steps;
 use crate::store::{CommitError, Fate, Half, Row, StoreError, TxReader, TxWriter};
 use crate::transaction::{Actor, Decision};
@@ -99,6 +100,8 @@ pub struct Parts {
     pub holds: Holds,
     /// Wakes the sweep when a row was written that is due soon.
     pub wake: Arc<Notify>,
+    /// Learns what needs no asking any more.
+    pub attempts: Arc<Attempts>,
     /// Told when the store is gone for good.
     pub status: Status,
     /// How long rows are held back.
@@ -381,6 +384,8 @@ impl Writer {
                 self.reflect(&plan, &requests);
                 self.publish(&plan, &requests, &mut rest).await;
             }
+            let answered = requests.iter().map(|request| request.half.position);
+            self.parts.attempts.written(answered);
             for ((_, reply), answer) in rest.into_iter().zip(plan.answers) {
                 reply.send(answer);
             }

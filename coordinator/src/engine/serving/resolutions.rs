@@ -128,7 +128,8 @@ impl By<'_> {
             self.running.wake.notify_one();
             return false;
         }
-        said.asked && self.running.attempts.unknown(position)
+        let now = self.running.broker.log().now();
+        said.asked && self.running.attempts.unknown(position, now)
     }
 
     fn actor(&self, said: &Said<'_>, half: &Half) -> Actor {
