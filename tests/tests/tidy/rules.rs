@@ -22,6 +22,7 @@ pub(super) const PURE: &[&str] = &[
     "coordinator/src/check_back/plan.rs",
     "coordinator/src/engine/half.rs",
     "coordinator/src/engine/ledger.rs",
+    "coordinator/src/engine/ledger/",
     "coordinator/src/store/shape.rs",
 ];
 

@@ -9,7 +9,9 @@ use mq_core::names::{GroupName, TopicName};
 use proptest::prelude::*;
 
 use super::*;
-use crate::transaction::TransactionId;
+use crate::audit::{Event, Step};
+use crate::store::Change;
+use crate::transaction::{State, TransactionId};
 
 fn half(number: u64) -> Half {
     Half {
