@@ -195,16 +195,10 @@ pub(super) fn delivered(
     count: usize,
     at_most: Duration,
 ) -> Result<Vec<String>> {
-    let mut connection = Connection::open(broker)?;
-    let clock = SystemClock::new();
-    let start = clock.monotonic();
-    let late = |clock: &SystemClock| clock.monotonic().saturating_sub(start) > at_most;
-    while read(&mut connection, topic, 0)?.len() < count && !late(&clock) {
-        pause(Duration::from_millis(50));
-    }
+    everything(broker, topic, count, at_most)?;
     // A second copy would follow at once.
     pause(Duration::from_millis(500));
-    read(&mut connection, topic, 0)
+    everything(broker, topic, count, Duration::ZERO)
 }
 
 /// Waits for a process that is not ours to command.
