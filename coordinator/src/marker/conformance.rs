@@ -27,6 +27,7 @@ pub async fn check(subject: &dyn Subject) {
     a_tombstone_keeps_the_local_transaction_out(subject).await;
     a_fence_is_repeatable(subject).await;
     pruning_names_ids_and_leaves_the_horizon(subject).await;
+    committed_markers_are_listed_in_order(subject).await;
     a_marker_deleted_by_hand_is_never_taken_for_absent(subject).await;
 }
 
@@ -77,14 +78,18 @@ async fn pruning_names_ids_and_leaves_the_horizon(subject: &dyn Subject) {
     assert!(subject.commit(id(5)).await);
     assert_eq!(
         store.prune(&[id(5), id(3), id(99)]).await,
-        Ok(2),
-        "two of three stood"
+        Ok(1),
+        "one of three said committed"
     );
     assert_eq!(store.read(id(5)).await, Ok(None));
     assert_eq!(
-        store.read(id(2)).await,
-        Ok(Some(Marker::Tombstone)),
+        store.read(id(1)).await,
+        Ok(Some(Marker::Committed)),
         "others stay"
+    );
+    assert!(
+        !subject.commit(id(3)).await,
+        "a tombstone keeps its local transaction out for ever"
     );
     assert_eq!(store.prune(&[]).await, Ok(0));
     assert_eq!(
@@ -92,6 +97,27 @@ async fn pruning_names_ids_and_leaves_the_horizon(subject: &dyn Subject) {
         Ok(TransactionId(0)),
         "the library knows what it deleted"
     );
+}
+
+async fn committed_markers_are_listed_in_order(subject: &dyn Subject) {
+    let store = subject.store();
+    for number in [12, 10, 11] {
+        assert!(subject.commit(id(number)).await);
+    }
+    let all = store.committed(TransactionId(0), id(99), 10).await;
+    assert_eq!(
+        all,
+        Ok(vec![id(1), id(10), id(11), id(12)]),
+        "no tombstone, nothing pruned"
+    );
+    let page = store.committed(id(1), id(12), 1).await;
+    assert_eq!(page, Ok(vec![id(10)]), "the lowest of the page");
+    let between = store.committed(id(10), id(12), 10).await;
+    assert_eq!(between, Ok(vec![id(11)]), "both ends excluded");
+    let nothing = store.committed(id(12), id(12), 10).await;
+    assert_eq!(nothing, Ok(Vec::new()));
+    let pruned = store.prune(&[id(10), id(11), id(12)]).await;
+    assert_eq!(pruned, Ok(3));
 }
 
 async fn a_marker_deleted_by_hand_is_never_taken_for_absent(subject: &dyn Subject) {

@@ -112,12 +112,24 @@ pub trait MarkerStore: fmt::Debug + Send + Sync + 'static {
     /// when nothing stands there and `id` is not above the horizon.
     async fn fence(&self, id: TransactionId) -> Result<Marker, MarkerError>;
 
-    /// Deletes the markers of transactions whose decision is durably known to the coordinator; returns how many stood.
-    /// The horizon stays.
+    /// Deletes those of these markers that say *committed*, whose decision is durably known to the coordinator; returns how
+    /// many stood. The horizon stays. Tombstones stay, too: the local transaction they keep out may still be on its way,
+    /// however long ago it was decided.
     ///
     /// # Errors
     /// [`MarkerError`]; none or all are deleted.
     async fn prune(&self, ids: &[TransactionId]) -> Result<u64, MarkerError>;
+
+    /// The ids above `after` and below `before` under which *committed* stands, the lowest `limit`, in order.
+    ///
+    /// # Errors
+    /// [`MarkerError`].
+    async fn committed(
+        &self,
+        after: TransactionId,
+        before: TransactionId,
+        limit: u32,
+    ) -> Result<Vec<TransactionId>, MarkerError>;
 
     /// The highest id whose marker was deleted by anyone but [`MarkerStore::prune`], zero if none was.
     ///

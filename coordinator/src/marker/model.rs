@@ -1,6 +1,7 @@
 //! Markers in memory, with faults on demand: for tests and simulations only, since they are lost with the process.
 
 use std::collections::BTreeMap;
+use std::ops::Bound;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
@@ -126,7 +127,27 @@ impl MarkerStore for Model {
 
     async fn prune(&self, ids: &[TransactionId]) -> Result<u64, MarkerError> {
         let mut state = self.state();
-        Ok(ids.iter().filter_map(|id| state.rows.remove(id)).count() as u64)
+        let before = state.rows.len();
+        state
+            .rows
+            .retain(|id, marker| *marker == Marker::Tombstone || !ids.contains(id));
+        Ok((before - state.rows.len()) as u64)
+    }
+
+    async fn committed(
+        &self,
+        after: TransactionId,
+        before: TransactionId,
+        limit: u32,
+    ) -> Result<Vec<TransactionId>, MarkerError> {
+        let state = self.state();
+        let between = (Bound::Excluded(after), Bound::Excluded(before));
+        if before <= after {
+            return Ok(Vec::new());
+        }
+        let standing = state.rows.range(between);
+        let committed = standing.filter(|(_, marker)| **marker == Marker::Committed);
+        Ok(committed.map(|(id, _)| *id).take(limit as usize).collect())
     }
 
     async fn horizon(&self) -> Result<TransactionId, MarkerError> {

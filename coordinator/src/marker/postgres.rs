@@ -329,7 +329,7 @@ impl PostgresMarkers {
             .persistent(false)
             .fetch_one(&mut *tx)
             .await?;
-        let delete = self.sql("DELETE FROM #.halfmoon_marker WHERE id = ANY($1)");
+        let delete = self.sql("DELETE FROM #.halfmoon_marker WHERE value = 1 AND id = ANY($1)");
         let delete = sqlx::query(delete).bind(ids).persistent(false);
         let gone = delete.execute(&mut *tx).await?.rows_affected();
         let back = self.sql("UPDATE #.halfmoon_marker_table SET horizon = $1");
@@ -403,6 +403,36 @@ impl MarkerStore for PostgresMarkers {
             let gone = gone.map_err(from_sqlx)?;
             lease.put_back();
             Ok(gone)
+        })
+        .await
+    }
+
+    async fn committed(
+        &self,
+        after: TransactionId,
+        before: TransactionId,
+        limit: u32,
+    ) -> Result<Vec<TransactionId>, MarkerError> {
+        in_time(async {
+            let mut lease = self.take(&self.reader).await?;
+            let found = async {
+                let mut tx = lease.connection.begin_with(BEGIN_QUESTION).await?;
+                let committed = self.sql(
+                    "SELECT id FROM #.halfmoon_marker WHERE id > $1 AND id < $2 AND value = 1 ORDER BY id LIMIT $3",
+                );
+                let ids: Vec<Uuid> = sqlx::query_scalar(committed)
+                    .bind(Uuid::from_u128(after.0))
+                    .bind(Uuid::from_u128(before.0))
+                    .bind(i64::from(limit))
+                    .persistent(false)
+                    .fetch_all(&mut *tx)
+                    .await?;
+                tx.commit().await?;
+                Ok(ids)
+            };
+            let ids = found.await.map_err(from_sqlx)?;
+            lease.put_back();
+            Ok(ids.iter().map(|id| TransactionId(id.as_u128())).collect())
         })
         .await
     }

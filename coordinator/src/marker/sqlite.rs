@@ -263,6 +263,27 @@ impl MarkerStore for SqliteMarkers {
         Ok(gone)
     }
 
+    async fn committed(
+        &self,
+        after: TransactionId,
+        before: TransactionId,
+        limit: u32,
+    ) -> Result<Vec<TransactionId>, MarkerError> {
+        const COMMITTED: &str = "SELECT id FROM main.halfmoon_marker \
+                                 WHERE id > ?1 AND id < ?2 AND value = 1 ORDER BY id LIMIT ?3";
+        let mut lease = self.take(&self.reader).await?;
+        let ids: Vec<Vec<u8>> = sqlx::query_scalar(COMMITTED)
+            .bind(after.to_bytes().to_vec())
+            .bind(before.to_bytes().to_vec())
+            .bind(limit)
+            .fetch_all(&mut lease.connection)
+            .await
+            .map_err(from_sqlx)?;
+        lease.put_back();
+        let ids = ids.iter().filter_map(|id| read_u128(id));
+        Ok(ids.map(TransactionId).collect())
+    }
+
     async fn horizon(&self) -> Result<TransactionId, MarkerError> {
         let mut lease = self.take(&self.reader).await?;
         let horizon = read_horizon(&mut lease.connection)
@@ -306,7 +327,7 @@ async fn delete(
     ids: &[TransactionId],
 ) -> Result<u64, sqlx::Error> {
     const DELETE: &str = "DELETE FROM main.halfmoon_marker \
-                          WHERE id IN (SELECT unhex(value) FROM json_each(?1))";
+                          WHERE value = 1 AND id IN (SELECT unhex(value) FROM json_each(?1))";
     const HORIZON_BACK: &str = "UPDATE main.halfmoon_marker_table SET horizon = ?1";
     let list: Vec<String> = ids.iter().map(|id| format!("\"{id}\"")).collect();
     let mut tx = connection.begin_with("BEGIN IMMEDIATE").await?;
