@@ -134,4 +134,8 @@ pub trait Endpoint: fmt::Debug + Send + Sync + 'static {
     /// # Errors
     /// [`ResolveError`]: the outcome is unknown.
     async fn resolve(&self, request: Resolve) -> Result<Outcome, ResolveError>;
+
+    /// Those of `ids` whose COMMIT is known to be durable. Whatever cannot be found out now is left out. At most
+    /// [`mq_core::wire::reserved::MOST_COMMITTED_ASKED`] ids.
+    async fn committed(&self, ids: &[TransactionId]) -> Vec<TransactionId>;
 }

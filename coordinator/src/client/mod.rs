@@ -8,6 +8,7 @@
 //! | [`check_back`] | being asked what became of a half message, and answering |
 //! | [`live`] | the local transactions that run in this process |
 //! | `pruning` | deleting markers that nobody can ask for any more |
+//! | `left_behind` | the same for markers that earlier processes left behind |
 //! | [`embedded`] | a producer beside its coordinator, in one process |
 //! | [`remote`] | a producer whose coordinator is a server, ours or a stock broker |
 //! | [`endpoint`] | the coordinator, near or far, as a trait |
@@ -17,6 +18,7 @@ pub mod check_back;
 pub mod embedded;
 pub mod endpoint;
 pub mod half;
+mod left_behind;
 pub mod live;
 pub mod local;
 pub mod producer;

@@ -19,6 +19,7 @@ use tokio::task::JoinSet;
 use super::check_back::{Answerer, CheckBack, CheckBackQueue, QUEUE};
 use super::endpoint::{Endpoint, HalfError, HalfRequest};
 use super::half::{HalfMessage, Outgoing, Pending, Settled};
+use super::left_behind::LeftBehind;
 use super::live::Live;
 use super::local::{CommitError, Transaction};
 use super::pruning::Pruning;
@@ -197,6 +198,13 @@ impl Builder {
         let mut answering = JoinSet::new();
         answering.spawn(answerer.run(queue));
         answering.spawn(Arc::clone(&pruning).run(self.markers.clone()));
+        let left_behind = LeftBehind {
+            endpoint: Arc::clone(&connection.endpoint),
+            markers: self.markers.clone(),
+            clock: Arc::clone(&self.clock),
+            kept: self.markers_kept,
+        };
+        answering.spawn(left_behind.run());
         Ok(Producer {
             shared: Arc::new(Shared {
                 group,
@@ -396,6 +404,11 @@ impl Producer {
     #[cfg(test)]
     pub(crate) async fn prune_now(&self) {
         self.shared.pruning.prune(&self.shared.markers).await;
+    }
+
+    #[cfg(test)]
+    pub(crate) async fn confirmed(&self, ids: &[TransactionId]) -> Vec<TransactionId> {
+        self.shared.endpoint.committed(ids).await
     }
 
     #[cfg(test)]

@@ -1,6 +1,4 @@
 //! Deleting markers that nobody can ask for any more: by id, once the coordinator has confirmed the decision, after a while.
-//!
-//! A process that ends leaves the markers of its last while behind; they cost a few bytes each and do no harm.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -15,6 +15,7 @@ use super::endpoint::{
 };
 use super::producer::{Builder, ConnectError, Connection, Producer};
 use super::requests;
+use crate::transaction::TransactionId;
 
 impl Builder {
     /// Connects to the brokers behind `nameservers`: `HOST:PORT`, several separated by `;`; empty text takes the environment
@@ -120,6 +121,20 @@ impl Endpoint for Servers {
         let answer = self.network.call(broker, command, ANSWER_WITHIN).await;
         let answer = answer.map_err(|error| ResolveError(error.to_string()))?;
         requests::outcome(&answer, &request)
+    }
+
+    async fn committed(&self, ids: &[TransactionId]) -> Vec<TransactionId> {
+        let mut committed = Vec::new();
+        for broker in self.network.ours() {
+            let asked = requests::committed_among(ids);
+            match self.network.call(&broker, asked, ANSWER_WITHIN).await {
+                Ok(answer) => committed.extend(requests::committed(&answer)),
+                Err(error) => {
+                    tracing::debug!(%broker, %error, "which transactions are committed is not known now");
+                }
+            }
+        }
+        committed
     }
 }
 

@@ -82,6 +82,24 @@ pub(super) fn receipt(
     }
 }
 
+/// Asks which of these transactions are committed.
+pub(super) fn committed_among(asked: &[TransactionId]) -> Command {
+    Command {
+        language: Language::OTHER,
+        body: ids::to_bytes(asked.iter().map(|id| id.0)).into(),
+        ..Command::request(reserved::COMMITTED_AMONG, 0)
+    }
+}
+
+/// The ids in the answer to [`committed_among`]; none if it says anything else.
+pub(super) fn committed(answer: &Command) -> Vec<TransactionId> {
+    if answer.code != response::SUCCESS {
+        return Vec::new();
+    }
+    let committed = ids::from_bytes(&answer.body).unwrap_or_default();
+    committed.into_iter().map(TransactionId).collect()
+}
+
 /// A resolution for the half message's broker.
 pub(super) fn resolution(request: &Resolve, broker: &str) -> Command {
     let said = match request.resolution {

@@ -434,6 +434,7 @@ impl Extension for Coordinator {
                 reserved::END_TRANSACTION,
                 reserved::CHECK_TRANSACTION_STATE,
                 reserved::RESUME_CHECK_HALF_MESSAGE,
+                reserved::COMMITTED_AMONG,
             ],
             send_flags: reserved::FLAG_TRANSACTION_MASK,
             hidden_topics: hidden.to_vec(),
@@ -519,6 +520,14 @@ impl Endpoint for Coordinator {
             Resolution::RollBack => self.decide(&running, request, Decision::RollBack).await,
             Resolution::Unknown | Resolution::InFlight => self.note(&running, request).await,
         }
+    }
+
+    async fn committed(&self, ids: &[TransactionId]) -> Vec<TransactionId> {
+        let committed = self.reader().committed(ids).await;
+        committed.unwrap_or_else(|error| {
+            tracing::debug!(%error, "which transactions are committed is not known now");
+            Vec::new()
+        })
     }
 }
 

@@ -291,6 +291,12 @@ pub trait TxReader: fmt::Debug + Send + Sync {
     /// [`StoreError`].
     async fn transaction(&self, id: TransactionId) -> Result<Option<Row>, StoreError>;
 
+    /// Those of `ids` whose transactions are committed, in any order.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    async fn committed(&self, ids: &[TransactionId]) -> Result<Vec<TransactionId>, StoreError>;
+
     /// Rows by [`Filter`], in order of position.
     ///
     /// # Errors

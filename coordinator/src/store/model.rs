@@ -370,6 +370,18 @@ impl TxReader for Model {
             .cloned())
     }
 
+    async fn committed(&self, ids: &[TransactionId]) -> Result<Vec<TransactionId>, StoreError> {
+        let tables = self.tables();
+        let committed = |id: &&TransactionId| {
+            let row = tables
+                .ids
+                .get(*id)
+                .and_then(|position| tables.rows.get(position));
+            row.is_some_and(|row| row.state == State::Committed)
+        };
+        Ok(ids.iter().filter(committed).copied().collect())
+    }
+
     async fn list(&self, filter: &Filter) -> Result<Vec<Row>, StoreError> {
         let shown = |row: &&Row| {
             filter.state.is_none_or(|state| row.state == state)

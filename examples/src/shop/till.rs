@@ -15,6 +15,7 @@ use coordinator::client::endpoint::{
 use coordinator::client::producer::Connection;
 use coordinator::engine::Coordinator;
 use coordinator::marker::databases::Markers;
+use coordinator::transaction::TransactionId;
 use mq_core::broker::clients::{Announcement, Link, Notice};
 
 use super::orders;
@@ -81,6 +82,10 @@ impl Endpoint for CutLine {
 
     async fn resolve(&self, _: Resolve) -> Result<Outcome, ResolveError> {
         Err(ResolveError("the till's line is cut".into()))
+    }
+
+    async fn committed(&self, _: &[TransactionId]) -> Vec<TransactionId> {
+        Vec::new()
     }
 }
 

@@ -40,6 +40,20 @@ pub fn parse_hex128(text: &str) -> Option<u128> {
     u128::from_str_radix(text, 16).ok()
 }
 
+/// 128 bit ids as the body of a request: 16 bytes each, the highest first.
+#[must_use]
+pub fn to_bytes(ids: impl IntoIterator<Item = u128>) -> Vec<u8> {
+    ids.into_iter().flat_map(u128::to_be_bytes).collect()
+}
+
+/// The ids of such a body; `None` when it ends within one.
+#[must_use]
+pub fn from_bytes(body: &[u8]) -> Option<Vec<u128>> {
+    let (ids, rest) = body.as_chunks();
+    let ids = ids.iter().map(|id| u128::from_be_bytes(*id)).collect();
+    rest.is_empty().then_some(ids)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -50,6 +64,16 @@ mod tests {
             assert_eq!(hex128(bits), format!("{bits:032X}"));
             assert_eq!(parse_hex128(&hex128(bits)), Some(bits));
         }
+    }
+
+    #[test]
+    fn a_body_of_ids_reads_back_and_must_be_whole() {
+        let ids = vec![1, u128::MAX, 7 << 100];
+        let body = to_bytes(ids.clone());
+        assert_eq!(body.len(), 48);
+        assert_eq!(from_bytes(&body), Some(ids));
+        assert_eq!(from_bytes(&[]), Some(Vec::new()));
+        assert_eq!(from_bytes(&body[1..]), None);
     }
 
     #[test]

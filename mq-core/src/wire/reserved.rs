@@ -98,6 +98,11 @@ pub const FLAG_STORE_HOST_V6: i32 = 0x20;
 
 /// Request code of a check-back from broker to producer.
 pub const CHECK_TRANSACTION_STATE: i32 = 39;
+/// Request code (ours) that asks which transactions are committed: the body is up to [`MOST_COMMITTED_ASKED`] ids, see
+/// [`super::ids::from_bytes`], that of the answer those that are.
+pub const COMMITTED_AMONG: i32 = 7300;
+/// Most ids in the body of [`COMMITTED_AMONG`].
+pub const MOST_COMMITTED_ASKED: usize = 512;
 /// Request code of a producer's resolution.
 pub const END_TRANSACTION: i32 = 37;
 /// Request code that has a half message asked about again.

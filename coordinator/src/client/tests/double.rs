@@ -113,6 +113,12 @@ impl Recorder {
         self.state().decided.get(&id).map(|(state, _)| *state)
     }
 
+    /// Has these decided already.
+    pub(crate) fn decide<'a>(&self, ids: impl IntoIterator<Item = &'a TransactionId>, to: State) {
+        let decided = ids.into_iter().map(|id| (*id, (to, Actor::Producer)));
+        self.state().decided.extend(decided);
+    }
+
     pub(crate) fn contradictions(&self) -> usize {
         self.state().contradictions
     }
@@ -237,5 +243,10 @@ impl Endpoint for Recorder {
         drop(state);
         self.said.send_modify(|count| *count += 1);
         Ok(outcome)
+    }
+
+    async fn committed(&self, ids: &[TransactionId]) -> Vec<TransactionId> {
+        let committed = |id: &TransactionId| self.decision_of(*id) == Some(State::Committed);
+        ids.iter().copied().filter(committed).collect()
     }
 }

@@ -212,6 +212,30 @@ async fn a_committed_order_reaches_its_consumer_with_its_trace_and_a_dropped_one
 }
 
 #[tokio::test]
+async fn a_server_confirms_the_commits_that_it_has_and_no_others() {
+    let world = world().await;
+    let producer = world.producer().await;
+    let mut ids = Vec::new();
+    for _ in 0..3 {
+        let tx = producer.begin(&world.pool, message()).await.unwrap();
+        ids.push(tx.id());
+        assert_eq!(tx.commit().await.unwrap(), Settled::Decided);
+    }
+    let rolled_back = producer.begin(&world.pool, message()).await.unwrap();
+    let open = producer.begin(&world.pool, message()).await;
+    let mut asked = vec![rolled_back.id(), TransactionId::new(1, 1)];
+    assert_eq!(rolled_back.roll_back().await, Settled::Decided);
+    asked.extend(open.as_ref().map(|open| open.id()).ok());
+    asked.extend(&ids);
+    let mut committed = producer.confirmed(&asked).await;
+    committed.sort_unstable();
+    assert_eq!(committed, ids);
+    assert_eq!(producer.confirmed(&vec![ids[0]; 513]).await, []);
+    world.served.close().await;
+    assert_eq!(producer.confirmed(&asked).await, [], "nobody can say");
+}
+
+#[tokio::test]
 async fn a_commit_that_somebody_contradicted_says_who_and_when() {
     let world = world().await;
     let producer = world.producer().await;

@@ -5,9 +5,11 @@
 //! | `halves` | 10, 310, 320 with the flag of a half message |
 //! | `resolutions` | 37: COMMIT, ROLLBACK, UNKNOWN |
 //! | `asking` | 323: asking again |
+//! | `confirming` | 7300: which transactions are committed |
 //! | `sender` | which process sent a half message, where its connection does not say |
 
 mod asking;
+mod confirming;
 mod halves;
 mod resolutions;
 mod sender;
@@ -46,6 +48,7 @@ pub(super) fn take(
             reserved::RESUME_CHECK_HALF_MESSAGE => {
                 asking::ask_again(coordinator, caller, (command, ticket));
             }
+            reserved::COMMITTED_AMONG => confirming::confirm(coordinator, &command, ticket),
             reserved::CHECK_TRANSACTION_STATE => ticket.answer(Answer::refused(
                 response::REQUEST_CODE_NOT_SUPPORTED,
                 "check-backs go from the server to producers",

@@ -58,6 +58,7 @@ pub async fn all(fresh: impl AsyncFn() -> Subject) {
     reading::lists_are_filtered_and_paged(&fresh().await).await;
     reading::due_rows_are_those_of_the_group_in_order_of_time(&fresh().await).await;
     reading::open_transactions_are_found_by_group_topic_and_sender(&fresh().await).await;
+    reading::committed_ids_are_told_from_all_others(&fresh().await).await;
     reading::decisions_history_and_seals_are_paged(&fresh().await).await;
     reading::readers_see_whole_batches(&fresh().await).await;
 }

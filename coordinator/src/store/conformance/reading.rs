@@ -258,6 +258,20 @@ pub(super) async fn open_transactions_are_found_by_group_topic_and_sender(subjec
     assert!(of(&[], None, 10).await.is_empty());
 }
 
+pub(super) async fn committed_ids_are_told_from_all_others(subject: &Subject) {
+    ten(subject).await;
+    let asked: Vec<_> = [1, 2, 3, 4, 10, 99].map(id).to_vec();
+    let reader = subject.reader();
+    let mut committed = reader.committed(&asked).await.expect("readable");
+    committed.sort_unstable();
+    assert_eq!(
+        committed,
+        [1, 2].map(id),
+        "the unpublished one is committed"
+    );
+    assert_eq!(reader.committed(&[]).await, Ok(Vec::new()));
+}
+
 pub(super) async fn decisions_history_and_seals_are_paged(subject: &Subject) {
     let mut draft = ten(subject).await;
     draft.decide(9, Decision::Commit, ServerTime(2_000_000));

@@ -64,6 +64,10 @@ const OPEN_GROUPS: &str = "SELECT n.text, o.prepared, o.parked, t.prepared_at FR
      min(half_pos) AS oldest FROM halfmoon.tx WHERE decision_no IS NULL GROUP BY grp) AS o \
     JOIN halfmoon.tx AS t ON t.half_pos = o.oldest LEFT JOIN halfmoon.name AS n ON n.id = o.grp ORDER BY n.text";
 
+/// Which of these transactions are committed.
+const COMMITTED: &str = "SELECT t.id FROM unnest($1::uuid[]) AS u (id) JOIN halfmoon.tx AS t ON t.id = u.id AND t.n = 0 \
+    WHERE t.status = 1";
+
 /// Prepared transactions of one sender: its bytes, behind, limit.
 pub(super) const OPEN_OF: &str = select_rows!(
     "WHERE t.sender = (SELECT id FROM halfmoon.identity WHERE bytes = $1) AND t.decision_no IS NULL \
@@ -199,6 +203,13 @@ impl TxReader for Reader {
         let query = sqlx::query(select_rows!("WHERE t.id = $1 AND t.n = 0"));
         let query = query.bind(Uuid::from_u128(id.0));
         Ok(self.fetch_rows(query).await?.pop())
+    }
+
+    async fn committed(&self, ids: &[TransactionId]) -> Result<Vec<TransactionId>, StoreError> {
+        let ids: Vec<Uuid> = ids.iter().map(|id| Uuid::from_u128(id.0)).collect();
+        let found = self.fetch(sqlx::query(COMMITTED).bind(ids)).await?;
+        let id = |row| get::<Uuid>(row, 0).map(|id| TransactionId(id.as_u128()));
+        found.iter().map(id).collect()
     }
 
     async fn list(&self, filter: &Filter) -> Result<Vec<Row>, StoreError> {

@@ -60,6 +60,10 @@ pub(super) const OPEN_GROUPS: &str = "SELECT n.text, o.prepared, o.parked, t.pre
                     min(half_pos) AS oldest FROM tx WHERE decision_no IS NULL GROUP BY grp) AS o \
                    JOIN tx AS t ON t.half_pos = o.oldest LEFT JOIN name AS n ON n.id = o.grp ORDER BY n.text";
 
+/// Which of these transactions are committed: their ids in hex, as JSON.
+pub(super) const COMMITTED: &str = "SELECT t.id FROM json_each(?1) AS j JOIN tx AS t ON t.id = unhex(j.value) AND t.n = 0 \
+WHERE t.status = 1";
+
 /// Prepared transactions of one sender: its bytes, behind, limit.
 pub(super) const OPEN_OF: &str = select_rows!(
     "WHERE t.sender = (SELECT id FROM identity WHERE bytes = ?) AND t.decision_no IS NULL \
@@ -206,6 +210,13 @@ impl TxReader for Reader {
         let query = sqlx::query(select_rows!("WHERE t.id = ? AND t.n = 0 LIMIT 1"))
             .bind(id.to_bytes().to_vec());
         Ok(self.fetch_rows(query).await?.pop())
+    }
+
+    async fn committed(&self, ids: &[TransactionId]) -> Result<Vec<TransactionId>, StoreError> {
+        let list: Vec<String> = ids.iter().map(|id| format!("\"{id}\"")).collect();
+        let query = sqlx::query(COMMITTED).bind(format!("[{}]", list.join(",")));
+        let found = self.fetch(query).await?;
+        found.iter().map(rows::id).collect()
     }
 
     async fn list(&self, filter: &Filter) -> Result<Vec<Row>, StoreError> {

@@ -63,6 +63,11 @@ pub(super) async fn owner(connection: &mut SqliteConnection) -> Result<Option<Ow
     }))
 }
 
+/// A transaction's id that stands alone.
+pub(super) fn id(row: &SqliteRow) -> Result<TransactionId, StoreError> {
+    Ok(TransactionId::from_bytes(bytes(row, 0)?))
+}
+
 /// The transactions at these positions.
 pub(super) async fn at(
     connection: &mut SqliteConnection,

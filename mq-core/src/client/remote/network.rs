@@ -225,6 +225,16 @@ impl Network {
         self.incarnation
     }
 
+    /// The brokers that have told that they are ours, and not stock RocketMQ.
+    #[must_use]
+    pub fn ours(&self) -> Vec<BrokerName> {
+        let brokers: Vec<BrokerName> = self.brokers().keys().cloned().collect();
+        brokers
+            .into_iter()
+            .filter(|broker| self.is_ours(broker))
+            .collect()
+    }
+
     /// Whether the broker has told that it is one of ours, and not stock RocketMQ.
     #[must_use]
     pub fn is_ours(&self, broker: &str) -> bool {
