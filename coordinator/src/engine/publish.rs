@@ -120,7 +120,7 @@ pub async fn hand_over(
     });
     let mut submission = Submission {
         entries,
-        flush: Flush::Sync,
+        flush: Flush::Along,
         then,
     };
     while let Err(Full(back)) = log.append(submission) {

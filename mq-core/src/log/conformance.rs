@@ -310,11 +310,7 @@ fn acknowledgements_come_in_order(f: &Fixture) {
     let (tell, done) = mpsc::channel();
     for i in 0..200_u32 {
         let (order, tell) = (order.clone(), tell.clone());
-        let flush = if i % 3 == 0 {
-            Flush::Async
-        } else {
-            Flush::Sync
-        };
+        let flush = [Flush::Async, Flush::Along, Flush::Sync][i as usize % 3];
         let then = Box::new(move |placed: Result<&[Placed], AppendError>| {
             let position = placed.expect("a good append")[0].position;
             order.lock().expect("no panic before").push((i, position));

@@ -6,10 +6,12 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 
-use super::{AppendError, Full, Ready, Submission, lock};
+use super::{AppendError, Flush, Full, Ready, Submission, lock};
 
 /// How often more appends are taken along before they are written.
 const GATHERINGS: usize = 4;
+/// So long [`Flush::Along`] waits for others.
+const ALONG: Duration = Duration::from_millis(1);
 
 /// Appends in the order they were accepted; the writer takes all of them at once.
 #[derive(Debug)]
@@ -27,9 +29,31 @@ struct Waiting {
     bytes: usize,
     /// Somebody was turned away since the writer last took everything.
     full: bool,
-    /// The writer waits: waking it when it does not costs a system call for nothing.
-    asleep: bool,
+    /// What the writer waits for: waking it for anything else costs a system call for nothing.
+    wakes: Wakes,
     closed: bool,
+}
+
+/// What wakes the writer.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+enum Wakes {
+    /// It is awake.
+    #[default]
+    Nothing,
+    /// It has nothing to do.
+    Anything,
+    /// It has what may go along with something else.
+    Company,
+}
+
+impl Wakes {
+    fn by(self, flush: Flush) -> bool {
+        match self {
+            Self::Nothing => false,
+            Self::Anything => true,
+            Self::Company => flush != Flush::Along,
+        }
+    }
 }
 
 /// What the writer's wait has brought.
@@ -70,11 +94,19 @@ impl Inbox {
         let no_room = waiting.bytes + bytes > self.most_bytes && !waiting.submissions.is_empty();
         if waiting.submissions.len() >= self.most || no_room {
             waiting.full = true;
+            let wake = std::mem::take(&mut waiting.wakes) != Wakes::Nothing;
+            drop(waiting);
+            if wake {
+                self.arrived.notify_one();
+            }
             return Err(Full(submission));
         }
         waiting.bytes += bytes;
+        let wake = waiting.wakes.by(submission.flush);
+        if wake {
+            waiting.wakes = Wakes::Nothing;
+        }
         waiting.submissions.push(submission);
-        let wake = std::mem::take(&mut waiting.asleep);
         drop(waiting);
         if wake {
             self.arrived.notify_one();
@@ -124,6 +156,26 @@ impl Inbox {
         }
     }
 
+    /// If all of `into` may go along with something else: waits for that, not for long, and takes everything.
+    pub(super) fn wait_for_company(&self, into: &mut Vec<Submission>) {
+        let is_company = |one: &Submission| one.flush != Flush::Along;
+        if into.iter().any(is_company) {
+            return;
+        }
+        let mut more = Vec::new();
+        let mut waiting = lock(&self.waiting);
+        // Whoever was turned away waits for room.
+        if !(waiting.submissions.iter().any(is_company) || waiting.full || waiting.closed) {
+            waiting.wakes = Wakes::Company;
+            let woken = self.arrived.wait_timeout(waiting, ALONG);
+            (waiting, _) = woken.unwrap_or_else(PoisonError::into_inner);
+        }
+        waiting.wakes = Wakes::Nothing;
+        self.take_from(&mut waiting, &mut more);
+        drop(waiting);
+        into.append(&mut more);
+    }
+
     /// Waits, at most for `at_most` if given, and takes everything.
     pub(super) fn wait(&self, into: &mut Vec<Submission>, at_most: Option<Duration>) -> Waited {
         let mut waiting = lock(&self.waiting);
@@ -135,7 +187,7 @@ impl Inbox {
             if waiting.closed {
                 return Waited::Closed;
             }
-            waiting.asleep = true;
+            waiting.wakes = Wakes::Anything;
             let Some(at_most) = at_most else {
                 waiting = self
                     .arrived
@@ -149,7 +201,7 @@ impl Inbox {
                 .unwrap_or_else(PoisonError::into_inner);
             waiting = guard;
             if timeout.timed_out() && waiting.submissions.is_empty() && !waiting.closed {
-                waiting.asleep = false;
+                waiting.wakes = Wakes::Nothing;
                 return Waited::TimedOut;
             }
         }
@@ -235,6 +287,39 @@ mod tests {
         assert_eq!(lengths(&taken), [1, 2, 3]);
         inbox.gather(&mut taken);
         assert_eq!(lengths(&taken), [1, 2, 3], "and nobody waits for more");
+    }
+
+    #[test]
+    fn what_nobody_waits_for_goes_along_with_something_else() {
+        let along = || Submission {
+            flush: Flush::Along,
+            ..submission(1)
+        };
+        let inbox = Inbox::new(9, 100);
+        inbox.push(along()).unwrap();
+        let mut taken = Vec::new();
+        assert_eq!(inbox.wait(&mut taken, None), Waited::Arrived);
+        inbox.wait_for_company(&mut taken);
+        assert_eq!(
+            taken.len(),
+            1,
+            "nothing came, and it is written all the same"
+        );
+        inbox.push(along()).unwrap();
+        inbox.push(submission(1)).unwrap();
+        inbox.wait_for_company(&mut taken);
+        assert_eq!(taken.len(), 3);
+        inbox.push(submission(1)).unwrap();
+        inbox.wait_for_company(&mut taken);
+        assert_eq!(taken.len(), 3, "it has company");
+    }
+
+    #[test]
+    fn the_writer_is_woken_for_company_only() {
+        assert!(Wakes::Anything.by(Flush::Along));
+        assert!(!Wakes::Company.by(Flush::Along));
+        assert!(Wakes::Company.by(Flush::Sync) && Wakes::Company.by(Flush::Async));
+        assert!(!Wakes::Nothing.by(Flush::Sync));
     }
 
     #[test]

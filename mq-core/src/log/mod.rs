@@ -152,6 +152,9 @@ pub enum Flush {
     /// Once it is durable.
     #[default]
     Sync,
+    /// Once it is durable, as with `Sync`; but alone it waits for up to 1 ms for others to share their write and fsync. For
+    /// records that nobody waits for.
+    Along,
     /// Once it is written to the operating system; durable and visible at most 10 ms later. A power cut may lose it.
     Async,
 }

@@ -97,6 +97,7 @@ fn write(shared: &Shared, mut writer: Writer) {
         match shared.inbox.wait(&mut submissions, sync_in) {
             Waited::Arrived => {
                 shared.inbox.gather(&mut submissions);
+                shared.inbox.wait_for_company(&mut submissions);
                 writer.turn(&mut submissions);
             }
             Waited::TimedOut => writer.sync(),

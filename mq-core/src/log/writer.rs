@@ -179,7 +179,7 @@ impl Writer {
             .admit(&submission.entries)
             .map(|()| submission.entries.len());
         if outcome.is_ok() {
-            self.batch.sync |= submission.flush == Flush::Sync;
+            self.batch.sync |= submission.flush != Flush::Async;
             for append in submission.entries {
                 self.encode(append);
             }

@@ -130,10 +130,10 @@ impl World {
             let entries = (first..self.promises.submitted)
                 .map(|number| self.record(number))
                 .collect();
-            let flush = if self.below(3) == 0 {
-                Flush::Async
-            } else {
-                Flush::Sync
+            let flush = match self.below(4) {
+                0 => Flush::Async,
+                1 => Flush::Along,
+                _ => Flush::Sync,
             };
             answers.push((first, flush, submit(log, entries, flush)));
         }
@@ -144,7 +144,9 @@ impl World {
             };
             for (number, placed) in (first..).zip(placed) {
                 match flush {
-                    Flush::Sync => self.promises.durable.insert(number, placed.position),
+                    Flush::Sync | Flush::Along => {
+                        self.promises.durable.insert(number, placed.position)
+                    }
                     Flush::Async => self.promises.written.insert(number, placed.position),
                 };
             }
