@@ -1,7 +1,8 @@
 -- The books: what all databases say, side by side, for checks.sql and summary.sql.
 --
--- One connection has attached every database: orders_0 to orders_3, payments_0 and payments_1, stock, and the
--- coordinator's own as `coordinator`. `asked` is filled by the program with the orders that were to be placed.
+-- One connection has attached every database: orders_0 and further, payments_0 and further, stock, and the coordinator's
+-- own as `coordinator`. A line {orders: ...} or {payments: ...} stands for the union over the databases of that service.
+-- `asked` is filled by the program with the orders that were to be placed.
 
 CREATE TEMP TABLE asked (
     order_id     INTEGER PRIMARY KEY,
@@ -13,26 +14,16 @@ CREATE TEMP TABLE asked (
 );
 
 CREATE TEMP VIEW all_orders AS
-SELECT 0 AS shard, * FROM orders_0.orders UNION ALL
-SELECT 1 AS shard, * FROM orders_1.orders UNION ALL
-SELECT 2 AS shard, * FROM orders_2.orders UNION ALL
-SELECT 3 AS shard, * FROM orders_3.orders;
+{orders: SELECT {shard} AS shard, * FROM orders_{shard}.orders};
 
 CREATE TEMP VIEW all_lines AS
-SELECT * FROM orders_0.order_line UNION ALL
-SELECT * FROM orders_1.order_line UNION ALL
-SELECT * FROM orders_2.order_line UNION ALL
-SELECT * FROM orders_3.order_line;
+{orders: SELECT * FROM orders_{shard}.order_line};
 
 CREATE TEMP VIEW all_rejected AS
-SELECT 0 AS shard, * FROM orders_0.rejected_order UNION ALL
-SELECT 1 AS shard, * FROM orders_1.rejected_order UNION ALL
-SELECT 2 AS shard, * FROM orders_2.rejected_order UNION ALL
-SELECT 3 AS shard, * FROM orders_3.rejected_order;
+{orders: SELECT {shard} AS shard, * FROM orders_{shard}.rejected_order};
 
 CREATE TEMP VIEW all_payments AS
-SELECT 0 AS shard, * FROM payments_0.payment UNION ALL
-SELECT 1 AS shard, * FROM payments_1.payment;
+{payments: SELECT {shard} AS shard, * FROM payments_{shard}.payment};
 
 -- What became of each order, whichever database says so.
 CREATE TEMP TABLE ends (order_id INTEGER NOT NULL, shard INTEGER NOT NULL, how TEXT NOT NULL);
@@ -61,12 +52,8 @@ CREATE INDEX temp.business_id ON business (id);
 
 CREATE TEMP TABLE markers (id BLOB NOT NULL, value INTEGER NOT NULL, at_ms INTEGER NOT NULL, place TEXT NOT NULL);
 INSERT INTO markers
-SELECT id, value, at_ms, 'orders_0'   FROM orders_0.halfmoon_marker   UNION ALL
-SELECT id, value, at_ms, 'orders_1'   FROM orders_1.halfmoon_marker   UNION ALL
-SELECT id, value, at_ms, 'orders_2'   FROM orders_2.halfmoon_marker   UNION ALL
-SELECT id, value, at_ms, 'orders_3'   FROM orders_3.halfmoon_marker   UNION ALL
-SELECT id, value, at_ms, 'payments_0' FROM payments_0.halfmoon_marker UNION ALL
-SELECT id, value, at_ms, 'payments_1' FROM payments_1.halfmoon_marker UNION ALL
+{orders: SELECT id, value, at_ms, 'orders_{shard}' FROM orders_{shard}.halfmoon_marker} UNION ALL
+{payments: SELECT id, value, at_ms, 'payments_{shard}' FROM payments_{shard}.halfmoon_marker} UNION ALL
 SELECT id, value, at_ms, 'stock'      FROM stock.halfmoon_marker;
 CREATE INDEX temp.markers_id ON markers (id);
 

@@ -1,6 +1,6 @@
 //! The whole shop in one process: coordinator, broker, three services and their seven databases under one folder.
 
-use std::io::{IsTerminal as _, Write as _};
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -18,7 +18,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::shop::catalog::{Catalog, ORDERS, Order};
-use crate::shop::databases::{self, Databases};
+use crate::shop::databases::{self, Databases, Layout};
 use crate::shop::orders::{self, Orders};
 use crate::shop::payments::{self, Payments};
 use crate::shop::reconcile::{Books, Check, Summary};
@@ -26,10 +26,16 @@ use crate::shop::serving::{Service, serve};
 use crate::shop::seven_steps::{self, Story};
 use crate::shop::stock::{self, Stock};
 use crate::shop::till::Till;
-use crate::shop::{progress, rules};
+use crate::shop::{progress, report, rules};
 
 /// Folder of the services' databases inside the data folder.
 pub const SHOPS_FOLDER: &str = "shops";
+/// Every service in a database of its own, two of them in several.
+const LAYOUT: Layout = Layout {
+    orders: 4,
+    payments: 2,
+    tills: true,
+};
 /// Orders that are being placed at a time.
 const PLACED_AT_A_TIME: usize = 16;
 /// Markers are kept until the books are made, and a while longer for whoever wants to look.
@@ -78,7 +84,7 @@ impl Outcome {
     /// Whether everything adds up.
     #[must_use]
     pub fn adds_up(&self) -> bool {
-        self.checks.iter().all(|check| check.found.is_empty())
+        report::adds_up(&self.checks)
     }
 }
 
@@ -177,7 +183,7 @@ async fn run_in(folder: &Path, count: u64) -> Result<Outcome, RunError> {
         .await
         .map_err(|error| unusable(&error))?;
     let shops = folder.join(SHOPS_FOLDER);
-    let databases = match Databases::open(&shops).await {
+    let databases = match Databases::open(&shops, LAYOUT).await {
         Ok(databases) => databases,
         Err(error) => {
             // What is wrong with the folder is more interesting than what closing says.
@@ -192,7 +198,7 @@ async fn run_in(folder: &Path, count: u64) -> Result<Outcome, RunError> {
     closed.map_err(|why| anyhow!("the coordinator could not be closed: {why}"))?;
 
     let coordinator = folder.join(DATABASE_FILE);
-    let mut books = Books::open(&shops, &coordinator, catalog.orders(count)).await?;
+    let mut books = Books::open((&shops, LAYOUT), &coordinator, catalog.orders(count)).await?;
     let outcome = Outcome {
         summary: books.summary().await?,
         checks: books.check().await?,
@@ -325,104 +331,13 @@ fn print(outcome: &Outcome) -> ExitCode {
         "One transaction, as the audit tells it: {}\n",
         outcome.story
     );
-    out.push_str("The books\n");
-    out.push_str(&table(&numbers(&outcome.summary)));
-    out.push('\n');
-    for check in &outcome.checks {
-        let sign = if check.found.is_empty() { "ok " } else { "NOT" };
-        out.push_str(&format!("{sign} {}\n", check.what));
-        for found in &check.found {
-            out.push_str(&format!("      {found}\n"));
-        }
-    }
-    out.push_str(&last_line(outcome));
-    out.push('\n');
+    out.push_str(&report::text(&outcome.summary, &outcome.checks));
     say(&out);
     if outcome.adds_up() {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE
     }
-}
-
-fn numbers(summary: &Summary) -> Vec<(&'static str, String)> {
-    let s = summary;
-    vec![
-        ("orders", s.orders.to_string()),
-        ("  accepted", s.accepted.to_string()),
-        ("  cancelled, no stock", s.no_stock.to_string()),
-        ("  cancelled, payment refused", s.not_paid.to_string()),
-        ("  rejected by a rule, rolled back", s.rejected.to_string()),
-        (
-            "  placed by a till that died",
-            format!("{}, decided by check-back", s.placed_by_check_back),
-        ),
-        ("transactions", s.transactions.to_string()),
-        (
-            "  committed",
-            format!("{}, published {}", s.committed, s.published),
-        ),
-        ("  rolled back", s.rolled_back.to_string()),
-        ("  decided by their producer", s.by_producer.to_string()),
-        (
-            "  decided by check-back",
-            format!(
-                "{}, {} of them with a tombstone",
-                s.by_check_back, s.tombstones
-            ),
-        ),
-        ("money captured", money(s.captured_cents)),
-        (
-            "units on hand",
-            format!(
-                "{}, after {} deliveries of {} units",
-                s.on_hand, s.deliveries, s.delivered
-            ),
-        ),
-    ]
-}
-
-fn last_line(outcome: &Outcome) -> String {
-    let s = &outcome.summary;
-    let hold = outcome.checks.iter().filter(|c| c.found.is_empty()).count();
-    let verdict = if outcome.adds_up() {
-        "all adds up"
-    } else {
-        "IT DOES NOT ADD UP"
-    };
-    format!(
-        "reconciled {} orders ({} accepted, {} without stock, {} unpaid, {} rolled back; {} decided by check-back), \
-         {} transactions, {} captured, {hold} of {} checks: {verdict}",
-        s.orders,
-        s.accepted,
-        s.no_stock,
-        s.not_paid,
-        s.rejected,
-        s.placed_by_check_back,
-        s.transactions,
-        money(s.captured_cents),
-        outcome.checks.len(),
-    )
-}
-
-fn money(cents: i64) -> String {
-    format!("{}.{:02}", cents / 100, cents % 100)
-}
-
-/// Rows of two columns: with lines on a terminal, plain elsewhere.
-fn table(rows: &[(&'static str, String)]) -> String {
-    if !std::io::stdout().is_terminal() {
-        let lines = rows
-            .iter()
-            .map(|(left, right)| format!("{left:<36}{right}\n"));
-        return lines.collect();
-    }
-    let mut table = comfy_table::Table::new();
-    table.load_style(comfy_table::presets::UTF8_FULL_CONDENSED);
-    for (left, right) in rows {
-        table.add_row([*left, right]);
-    }
-    table.to_string() + "\n"
 }
 
 #[cfg(test)]

@@ -22,7 +22,7 @@ fn args(data: &Path, orders: u64) -> Args {
 async fn books(folder: &Path) -> Vec<Check> {
     let asked = Catalog::northwind().unwrap();
     let (shops, coordinator) = (folder.join(SHOPS_FOLDER), folder.join(DATABASE_FILE));
-    let books = Books::open(&shops, &coordinator, asked.orders(FEW)).await;
+    let books = Books::open((&shops, LAYOUT), &coordinator, asked.orders(FEW)).await;
     let mut books = books.unwrap();
     let checks = books.check().await.unwrap();
     books.close().await.unwrap();
@@ -63,7 +63,10 @@ async fn a_small_shop_adds_up_goes_on_where_it_ended_and_falsified_books_are_fou
     assert_eq!(s.accepted + s.no_stock + s.not_paid + s.rejected, s.orders);
     assert_eq!((s.rejected, s.placed_by_check_back), (2, 2));
     assert_eq!((s.committed, s.by_check_back), (s.published, 2));
-    assert!(last_line(&outcome).ends_with("18 of 18 checks: all adds up"));
+    assert!(
+        report::last_line(&outcome.summary, &outcome.checks)
+            .ends_with("18 of 18 checks: all adds up")
+    );
     assert_eq!(outcome.story.order, 10261);
     let told = outcome.story.to_string();
     assert!(told.contains("marker=committed"), "{told}");

@@ -34,7 +34,7 @@ pub struct Line {
 }
 
 /// An order as a customer gives it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Order {
     /// Its number.
     pub id: i64,

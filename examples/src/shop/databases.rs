@@ -13,10 +13,20 @@ use sqlx::sqlite::{
 };
 
 use super::catalog::Product;
-use super::rules::{ORDER_SHARDS, PAYMENT_SHARDS};
 
 /// The page cache of one connection in KiB. Small, because there are many connections and rows are few and short.
 const CACHE_KIB: u32 = 256;
+
+/// How a shop is laid out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Layout {
+    /// Databases of the order service.
+    pub orders: usize,
+    /// Databases of the payment service.
+    pub payments: usize,
+    /// Whether some orders are taken by tills that die.
+    pub tills: bool,
+}
 
 /// The databases of all services.
 #[derive(Debug, Clone)]
@@ -31,9 +41,9 @@ pub struct Databases {
 
 /// Name and path of every file in `folder`.
 #[must_use]
-pub fn files(folder: &Path) -> Vec<(String, PathBuf)> {
-    let orders = (0..ORDER_SHARDS).map(|shard| format!("orders_{shard}"));
-    let payments = (0..PAYMENT_SHARDS).map(|shard| format!("payments_{shard}"));
+pub fn files(folder: &Path, layout: Layout) -> Vec<(String, PathBuf)> {
+    let orders = (0..layout.orders).map(|shard| format!("orders_{shard}"));
+    let payments = (0..layout.payments).map(|shard| format!("payments_{shard}"));
     orders
         .chain(payments)
         .chain(["stock".to_owned()])
@@ -49,14 +59,14 @@ impl Databases {
     ///
     /// # Errors
     /// Names the file or folder that cannot be used.
-    pub async fn open(folder: &Path) -> Result<Self> {
+    pub async fn open(folder: &Path, layout: Layout) -> Result<Self> {
         fs::DirBuilder::new()
             .recursive(true)
             .mode(0o700)
             .create(folder)
             .with_context(|| format!("the folder {} cannot be created", folder.display()))?;
         let (mut orders, mut payments, mut stock) = (Vec::new(), Vec::new(), None);
-        for (name, path) in files(folder) {
+        for (name, path) in files(folder, layout) {
             if name.starts_with("orders") {
                 orders.push(open(&path, include_str!("../../sql/orders.sql")).await?);
             } else if name.starts_with("payments") {

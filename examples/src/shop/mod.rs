@@ -27,6 +27,7 @@
 //! | [`till`] | an instance of the order service that dies between its COMMIT and its word to the coordinator |
 //! | [`progress`] | how far the orders are, and when all is quiet |
 //! | [`reconcile`] | the books: every database and the audit, compared in plain SQL |
+//! | [`report`] | what people are told of the books |
 //! | [`seven_steps`] | the story of one transaction, from the audit |
 
 pub mod catalog;
@@ -36,6 +37,7 @@ pub mod orders;
 pub mod payments;
 pub mod progress;
 pub mod reconcile;
+pub mod report;
 pub mod rules;
 pub mod serving;
 pub mod seven_steps;

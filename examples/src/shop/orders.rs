@@ -122,8 +122,24 @@ impl Orders {
         }
     }
 
+    /// Where an order is: `placed`, `accepted`, `cancelled` or `rejected`; `None` when nobody has placed it.
+    ///
+    /// # Errors
+    /// A database cannot be read.
+    pub async fn status(&self, order: i64) -> Result<Option<String>> {
+        const STATUS: &str = "SELECT status FROM orders WHERE order_id = ?1 \
+                              UNION ALL SELECT 'rejected' FROM rejected_order WHERE order_id = ?1";
+        for shard in &self.shards {
+            let status = sqlx::query_scalar(STATUS).bind(order);
+            if let Some(status) = status.fetch_optional(&shard.pool).await? {
+                return Ok(Some(status));
+            }
+        }
+        Ok(None)
+    }
+
     fn shard(&self, customer: &str) -> Result<&Shard> {
-        let shard = order_shard(customer);
+        let shard = order_shard(customer, self.shards.len());
         self.shards
             .get(shard)
             .with_context(|| format!("there is no database for shard {shard}"))

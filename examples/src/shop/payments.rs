@@ -54,7 +54,9 @@ impl Service for Payments {
                 delivery.tag()
             )));
         }
-        let shard = self.shards.get(payment_shard(about.order));
+        let shard = self
+            .shards
+            .get(payment_shard(about.order, self.shards.len()));
         let (pool, inbox) = shard
             .context("there is no database for the order's payment")
             .map_err(Failure::Never)?;

@@ -68,7 +68,9 @@ impl Count {
         self.accepted + self.no_stock + self.not_paid + self.rejected
     }
 
-    fn words(&self) -> String {
+    /// The end states in words.
+    #[must_use]
+    pub fn words(&self) -> String {
         format!(
             "{} accepted, {} without stock, {} unpaid, {} rejected",
             self.accepted, self.no_stock, self.not_paid, self.rejected
@@ -127,37 +129,53 @@ async fn open(coordinator: &Coordinator) -> Result<u64> {
 }
 
 /// A bar on a terminal, a line now and then elsewhere.
-enum Shown {
+#[derive(Debug)]
+pub struct Shown(Display);
+
+#[derive(Debug)]
+enum Display {
     Bar(ProgressBar),
     Lines { total: u64, next: u64 },
 }
 
 impl Shown {
-    fn new(total: u64) -> Self {
+    /// Nothing yet of `total` orders.
+    #[must_use]
+    pub fn new(total: u64) -> Self {
         if !std::io::stderr().is_terminal() {
-            return Self::Lines { total, next: 0 };
+            return Self(Display::Lines { total, next: 0 });
         }
         let style = ProgressStyle::with_template("{bar:40} {pos}/{len} orders  {msg}")
             .unwrap_or_else(|_| ProgressStyle::default_bar());
-        Self::Bar(ProgressBar::new(total).with_style(style))
+        Self(Display::Bar(ProgressBar::new(total).with_style(style)))
     }
 
-    fn update(&mut self, count: &Count) {
-        match self {
-            Self::Bar(bar) => {
+    /// Shows how far the orders are now.
+    pub fn update(&mut self, count: &Count) {
+        match &mut self.0 {
+            Display::Bar(bar) => {
                 bar.set_position(count.ended());
                 bar.set_message(count.words());
             }
-            Self::Lines { total, next } if count.ended() >= *next => {
+            Display::Lines { total, next } if count.ended() >= *next => {
                 eprintln!("{} of {total} orders: {}", count.ended(), count.words());
                 *next = count.ended() + (*total / 5).max(1);
             }
-            Self::Lines { .. } => {}
+            Display::Lines { .. } => {}
         }
     }
 
-    fn finish(self) {
-        if let Self::Bar(bar) = self {
+    /// Says something else in between.
+    pub fn say(&self, line: &str) {
+        match &self.0 {
+            Display::Bar(bar) => bar.println(line),
+            Display::Lines { .. } => eprintln!("{line}"),
+        }
+    }
+
+    /// Removes the bar.
+    pub fn finish(self) {
+        if let Display::Bar(bar) = self.0 {
             bar.finish_and_clear();
         }
     }

@@ -7,10 +7,10 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteRow};
-use sqlx::{ConnectOptions as _, Connection as _, FromRow, Row as _};
+use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, FromRow, Row as _};
 
 use super::catalog::Order;
-use super::databases;
+use super::databases::{self, Layout};
 use super::rules;
 
 const BOOKS: &str = include_str!("../../sql/books.sql");
@@ -21,6 +21,7 @@ const SUMMARY: &str = include_str!("../../sql/summary.sql");
 #[derive(Debug)]
 pub struct Books {
     connection: SqliteConnection,
+    layout: Layout,
 }
 
 /// One thing that must hold.
@@ -96,13 +97,13 @@ impl FromRow<'_, SqliteRow> for Summary {
 }
 
 impl Books {
-    /// Opens the databases in `shops` and the coordinator's, and compares them with the orders that were to be placed.
+    /// Opens the databases of this layout in the folder `shops` and the coordinator's, and compares them with the orders that were to be placed.
     /// Nothing in them is changed.
     ///
     /// # Errors
     /// A database cannot be read.
     pub async fn open(
-        shops: &Path,
+        (shops, layout): (&Path, Layout),
         coordinator: &Path,
         asked: impl Iterator<Item = Order>,
     ) -> Result<Self> {
@@ -113,14 +114,15 @@ impl Books {
             .disable_statement_logging()
             .connect()
             .await?;
-        let mut books = Self { connection };
-        let mut files = databases::files(shops);
+        let mut books = Self { connection, layout };
+        let mut files = databases::files(shops, layout);
         files.push(("coordinator".into(), coordinator.to_path_buf()));
         for (name, path) in files {
             let attached = books.attach(&name, &path).await;
             attached.with_context(|| format!("the database {} cannot be read", path.display()))?;
         }
-        sqlx::raw_sql(BOOKS).execute(&mut books.connection).await?;
+        let text = AssertSqlSafe(over_all_databases(BOOKS, layout));
+        sqlx::raw_sql(text).execute(&mut books.connection).await?;
         books.note(asked).await?;
         Ok(books)
     }
@@ -142,29 +144,33 @@ impl Books {
 
     async fn note(&mut self, asked: impl Iterator<Item = Order>) -> Result<()> {
         const NOTE: &str = "INSERT INTO temp.asked VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
+        let layout = self.layout;
         let mut tx = self.connection.begin().await?;
         for order in asked {
             let goods = rules::goods_cents(&order.lines);
             sqlx::query(NOTE)
                 .bind(order.id)
-                .bind(rules::order_shard(&order.customer) as i64)
+                .bind(rules::order_shard(&order.customer, layout.orders) as i64)
                 .bind(goods)
                 .bind(goods + order.freight_cents)
                 .bind(rules::is_taken(goods))
-                .bind(rules::loses_its_till(order.id))
+                .bind(layout.tills && rules::loses_its_till(order.id))
                 .execute(&mut *tx)
                 .await?;
         }
         Ok(tx.commit().await?)
     }
 
-    /// Makes every check.
+    /// Makes every check; the one about tills only where there are some.
     ///
     /// # Errors
     /// A database cannot be read.
     pub async fn check(&mut self) -> Result<Vec<Check>> {
         let mut checks = Vec::new();
         for (what, statement) in statements(CHECKS) {
+            if !self.layout.tills && statement.contains("loses_till") {
+                continue;
+            }
             let found = sqlx::query_scalar(statement)
                 .fetch_all(&mut self.connection)
                 .await
@@ -196,9 +202,46 @@ fn statements(text: &'static str) -> impl Iterator<Item = (&'static str, &'stati
         .filter_map(|part| part.split_once('\n'))
 }
 
+/// The text with every line `{orders: statement}` or `{payments: statement}` replaced by the union of that statement over
+/// the service's databases, whose number stands for `{shard}`.
+fn over_all_databases(text: &str, layout: Layout) -> String {
+    let mut lines = Vec::new();
+    for line in text.lines() {
+        let (shards, rest) = match (
+            line.strip_prefix("{orders: "),
+            line.strip_prefix("{payments: "),
+        ) {
+            (Some(rest), _) => (layout.orders, rest),
+            (None, Some(rest)) => (layout.payments, rest),
+            (None, None) => (0, line),
+        };
+        let Some((statement, tail)) = rest.rsplit_once('}').filter(|_| shards > 0) else {
+            lines.push(line.to_owned());
+            continue;
+        };
+        let each = (0..shards).map(|shard| statement.replace("{shard}", &shard.to_string()));
+        lines.push(each.collect::<Vec<_>>().join("\nUNION ALL ") + tail);
+    }
+    lines.join("\n")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_statement_is_made_for_each_database_of_a_service() {
+        let layout = Layout {
+            orders: 2,
+            payments: 1,
+            tills: false,
+        };
+        let text = "SELECT 0\n{orders: SELECT {shard}} UNION ALL\n{payments: SELECT 'p{shard}'};";
+        assert_eq!(
+            over_all_databases(text, layout),
+            "SELECT 0\nSELECT 0\nUNION ALL SELECT 1 UNION ALL\nSELECT 'p0';"
+        );
+    }
 
     #[test]
     fn every_statement_has_its_words() {
