@@ -4,6 +4,8 @@
 //! |---|---|
 //! | [`shop`] | the services of a shop: orders, stock, payments, and the books that must balance |
 //! | [`one_process`] | all of them in one process, beside the coordinator |
+//! | [`split_services`] | each in processes of its own, over HTTP and `halfmoon server`, killed in the middle |
 
 pub mod one_process;
 pub mod shop;
+pub mod split_services;

@@ -11,4 +11,5 @@ mod quickstart;
 mod readme;
 mod rust_client;
 mod shop;
+mod split;
 mod tidy;

@@ -1,0 +1,157 @@
+//! The shop as processes of their own: a server, two instances of the order service, stock and payment, killed in the middle.
+//!
+//! | module | owns |
+//! |---|---|
+//! | [`service`] | one service as a process: its database, its place at the server, its end |
+//! | [`http`] | the order service's HTTP, and the customers at the other end of it |
+//! | [`processes`] | starting processes, hearing that they are ready, killing them |
+//! | [`run`] | all of it: start, feed, kill, start again, reconcile |
+//! | [`books`] | what the databases and the audit say in the end |
+
+pub mod books;
+pub mod http;
+pub mod processes;
+pub mod run;
+pub mod service;
+
+use std::ffi::OsString;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Args, Parser, Subcommand};
+
+use crate::shop::catalog::ORDERS;
+use crate::shop::databases::Layout;
+
+/// One database for each service.
+pub const LAYOUT: Layout = Layout {
+    orders: 1,
+    payments: 1,
+    tills: false,
+};
+
+/// A shop whose services are processes of their own: they share no database and agree through messages alone.
+///
+/// Without a command everything is started by one: `halfmoon server`, two instances of the order service, stock and payment. The
+/// Northwind orders are fed over HTTP, processes are killed with SIGKILL in the middle and started again, and in the end all
+/// databases are compared with the coordinator's audit.
+#[derive(Debug, Parser)]
+#[command(name = "split_services", after_help = BY_HAND, args_conflicts_with_subcommands = true)]
+struct CommandLine {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    all: run::Arguments,
+}
+
+const BY_HAND: &str = "\
+By hand, each in a terminal of its own:
+  halfmoon server --data shop/server
+  split_services stock   --data shop
+  split_services payment --data shop
+  split_services order   --data shop --listen 127.0.0.1:8090
+  curl -i -H 'content-type: application/json' http://127.0.0.1:8090/orders -d \\
+    '{\"id\":1,\"customer\":\"ALFKI\",\"ordered_on\":\"2026-01-31\",\"freight_cents\":500,
+      \"lines\":[{\"product\":1,\"quantity\":10,\"unit_price_cents\":1800,\"discount_percent\":0}]}'
+  curl http://127.0.0.1:8090/orders/1";
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Takes orders over HTTP: POST /orders, GET /orders/{id}. Start as many instances as you like
+    Order {
+        #[command(flatten)]
+        place: Place,
+        /// Where it takes orders; port 0 takes a free one and says which
+        #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:8090")]
+        listen: SocketAddr,
+    },
+    /// Reserves the goods of an order, all or none
+    Stock {
+        #[command(flatten)]
+        place: Place,
+    },
+    /// Captures or refuses the money
+    Payment {
+        #[command(flatten)]
+        place: Place,
+    },
+    /// `halfmoon server`, as the command without a name starts it
+    #[command(hide = true)]
+    Server {
+        /// Folder of the server.
+        #[arg(long)]
+        data: PathBuf,
+    },
+}
+
+/// Where a service finds what it needs.
+#[derive(Debug, Clone, Args)]
+pub struct Place {
+    /// Folder of the services' databases, inside it each has its own
+    #[arg(long, value_name = "DIR", default_value = "shop")]
+    pub data: PathBuf,
+    /// Nameserver of the server, as every RocketMQ tool takes it
+    #[arg(
+        short = 'n',
+        long,
+        value_name = "HOST:PORT",
+        env = "NAMESRV_ADDR",
+        default_value = "127.0.0.1:9876"
+    )]
+    pub nameserver: String,
+    /// Ends as soon as the standard input does: whoever started it is gone
+    #[arg(long, hide = true)]
+    pub with_parent: bool,
+}
+
+/// The program. Exit status 0 if everything adds up, 1 if not or if something failed, 2 for wrong arguments.
+#[must_use]
+pub fn main() -> ExitCode {
+    let CommandLine { command, all } = CommandLine::parse();
+    let command = match command {
+        Some(Command::Server { data }) => {
+            processes::end_with_standard_input();
+            let arguments = ["halfmoon", "server", "--data"].map(OsString::from);
+            return halfmoon::run(arguments.into_iter().chain([data.into_os_string()]));
+        }
+        other => other,
+    };
+    tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_env_filter(
+            tracing_subscriber::EnvFilter::try_from_default_env()
+                .unwrap_or_else(|_| "error".into()),
+        )
+        .init();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build();
+    let ended = match runtime {
+        Ok(runtime) => runtime.block_on(start(command, &all)),
+        Err(error) => Err(error.into()),
+    };
+    match ended {
+        Ok(status) => status,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn start(command: Option<Command>, all: &run::Arguments) -> Result<ExitCode> {
+    match command {
+        None => return run::all(all).await,
+        Some(Command::Order { place, listen }) => service::order(&place, listen).await?,
+        Some(Command::Stock { place }) => service::stock(&place).await?,
+        Some(Command::Payment { place }) => service::payment(&place).await?,
+        Some(Command::Server { .. }) => {}
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Orders that are fed unless told otherwise.
+const ALL: u64 = ORDERS;

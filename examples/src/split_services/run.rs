@@ -1,0 +1,337 @@
+//! Everything by one command: starts server and services, feeds the orders, kills in the middle, starts again, reconciles.
+
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use coordinator::embedded::DATABASE_FILE;
+use coordinator::store::TxReader;
+use coordinator::store::sqlite::{Options, open_reader};
+use mq_core::clock::{Clock, SystemClock};
+use mq_core::random::{Random, SeededRandom};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use super::books::Outcome;
+use super::http::Customers;
+use super::processes::{Plan, Process};
+use super::service::{READY, SHOPS_FOLDER};
+use super::{ALL, LAYOUT};
+use crate::shop::catalog::Catalog;
+use crate::shop::databases::Databases;
+use crate::shop::progress::{Count, Shown};
+use crate::shop::report;
+
+/// Folder of the server inside the data folder.
+const SERVER_FOLDER: &str = "server";
+/// How often the databases are asked.
+const LOOK: Duration = Duration::from_millis(50);
+/// So many looks in a row must find everything ended: the server holds young rows back for a moment.
+const QUIET_LOOKS: u32 = 5;
+/// After so long without any change the run is given up.
+const PATIENCE: Duration = Duration::from_secs(180);
+/// A kill comes so long at most after the order that it waits for.
+const JITTER: Duration = Duration::from_millis(100);
+
+/// The process that is killed first: an instance of the order service.
+const FIRST: u64 = 3;
+
+/// How everything is run by one command.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Arguments {
+    /// Folder for everything; kept, and running again goes on where the last run has left off. Without it a temporary
+    /// folder is used and removed after success
+    #[arg(long, value_name = "DIR")]
+    pub data: Option<PathBuf>,
+    /// Orders in total; the 830 of the data come again under ids from 100000 on
+    #[arg(long, value_name = "N", default_value_t = ALL, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+    pub orders: u64,
+    /// How often a process is killed with SIGKILL while orders are fed; every process has its turn
+    #[arg(long, value_name = "N", default_value_t = 10)]
+    pub kills: u64,
+    /// The same seed chooses the same processes in the same order
+    #[arg(long, value_name = "S", default_value_t = 1)]
+    pub seed: u64,
+}
+
+/// Runs everything and prints what came of it.
+///
+/// # Errors
+/// Something failed on the way, or took too long. A temporary folder is kept then, and named.
+pub async fn all(arguments: &Arguments) -> Result<ExitCode> {
+    let (folder, temporary) = match &arguments.data {
+        Some(folder) => (folder.clone(), None),
+        None => {
+            let folder = tempfile::Builder::new().prefix("halfmoon-split-").tempdir();
+            let folder = folder.context("no temporary folder can be made")?;
+            (folder.path().to_path_buf(), Some(folder))
+        }
+    };
+    let outcome = tokio::select! {
+        outcome = run(&folder, arguments) => outcome,
+        _ = tokio::signal::ctrl_c() => Err(anyhow::anyhow!("stopped by Ctrl-C, with every process that was started")),
+    };
+    let well = outcome
+        .as_ref()
+        .is_ok_and(|outcome| report::adds_up(&outcome.checks));
+    if let Some(temporary) = temporary.filter(|_| !well) {
+        eprintln!("everything is kept in {}", temporary.keep().display());
+    }
+    print!("{}", outcome?.text());
+    Ok(if well {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+async fn run(folder: &Path, arguments: &Arguments) -> Result<Outcome> {
+    let catalog = Catalog::northwind()?;
+    let shops = folder.join(SHOPS_FOLDER);
+    let databases = Databases::open(&shops, LAYOUT).await?;
+    databases.stock_up(&catalog.products).await?;
+    let coordinator = folder.join(SERVER_FOLDER).join(DATABASE_FILE);
+
+    let mut fleet = Fleet::start(folder).await?;
+    let customers = Customers::new(fleet.instances.subscribe());
+    let served = Arc::clone(&customers.served);
+    let orders: Vec<_> = catalog.orders(arguments.orders).collect();
+    let feeding = tokio::spawn(customers.order_all(orders.into_iter()));
+    let reader = open_reader(&coordinator, Options::default()).await?;
+    let mut watcher = Watcher {
+        databases: &databases,
+        reader: &*reader,
+        served: &served,
+        shown: Shown::new(arguments.orders),
+    };
+    let traded = watcher.until_quiet(&mut fleet, arguments, feeding).await;
+    watcher.shown.finish();
+    traded?;
+    fleet.end().await?;
+    databases.close().await;
+    Outcome::read(
+        (&shops, LAYOUT),
+        &coordinator,
+        catalog.orders(arguments.orders),
+    )
+    .await
+}
+
+/// All processes.
+struct Fleet {
+    program: PathBuf,
+    /// The server first.
+    processes: Vec<Process>,
+    instances: watch::Sender<Vec<SocketAddr>>,
+}
+
+impl Fleet {
+    async fn start(folder: &Path) -> Result<Self> {
+        let mut fleet = Self {
+            program: std::env::current_exe().context("this program cannot be found")?,
+            processes: Vec::new(),
+            instances: watch::Sender::new(Vec::new()),
+        };
+        for plan in plans(folder)? {
+            let process = Process::start(&fleet.program, plan).await?;
+            fleet.processes.push(process);
+        }
+        fleet.say_where();
+        Ok(fleet)
+    }
+
+    /// Kills the process with this number and starts it again; its name.
+    async fn kill(&mut self, number: usize) -> Result<&'static str> {
+        let plan = self.processes.remove(number).kill().await?;
+        self.say_where();
+        let name = plan.name;
+        let again = Process::start(&self.program, plan).await?;
+        self.processes.insert(number, again);
+        self.say_where();
+        Ok(name)
+    }
+
+    /// Tells the customers which instances are there.
+    fn say_where(&self) {
+        let at = |process: &Process| {
+            process
+                .said()
+                .strip_prefix(READY)?
+                .strip_prefix(" at ")?
+                .parse()
+                .ok()
+        };
+        let services = self
+            .processes
+            .iter()
+            .filter(|process| process.name() != "the server");
+        self.instances
+            .send_replace(services.filter_map(at).collect());
+    }
+
+    /// Ends everything, the server last.
+    async fn end(mut self) -> Result<()> {
+        while let Some(process) = self.processes.pop() {
+            process.end().await?;
+        }
+        Ok(())
+    }
+}
+
+/// What is started, in this order.
+fn plans(folder: &Path) -> Result<Vec<Plan>> {
+    let path = |path: &Path| {
+        path.to_str()
+            .map(str::to_owned)
+            .context("the folder's path is not UTF-8")
+    };
+    let (nameserver, broker) = (free_port()?, free_broker_port()?);
+    let nameserver = SocketAddr::from((Ipv4Addr::LOCALHOST, nameserver)).to_string();
+    let broker = SocketAddr::from((Ipv4Addr::LOCALHOST, broker)).to_string();
+    let server = Plan {
+        name: "the server",
+        arguments: vec![
+            "server".into(),
+            "--data".into(),
+            path(&folder.join(SERVER_FOLDER))?,
+        ],
+        variables: vec![
+            ("HALFMOON_NAMESERVER_LISTEN", nameserver.clone()),
+            ("HALFMOON_BROKER_LISTEN", broker),
+        ],
+    };
+    let folder = path(folder)?;
+    let service = |name, command: &str| {
+        let mut arguments = vec![command.to_owned(), "--with-parent".into()];
+        arguments.extend([
+            "--data".into(),
+            folder.clone(),
+            "-n".into(),
+            nameserver.clone(),
+        ]);
+        if command == "order" {
+            arguments.extend(["--listen".into(), "127.0.0.1:0".into()]);
+        }
+        Plan {
+            name,
+            arguments,
+            variables: Vec::new(),
+        }
+    };
+    Ok(vec![
+        server,
+        service("the stock service", "stock"),
+        service("the payment service", "payment"),
+        service("the order service's first instance", "order"),
+        service("the order service's second instance", "order"),
+    ])
+}
+
+fn free_port() -> Result<u16> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("no free port")?;
+    Ok(listener.local_addr()?.port())
+}
+
+/// A free port whose neighbour two below is free as well: old clients of RocketMQ go there.
+fn free_broker_port() -> Result<u16> {
+    for _ in 0..100 {
+        let port = free_port()?;
+        if port > 2 && TcpListener::bind((Ipv4Addr::LOCALHOST, port - 2)).is_ok() {
+            return Ok(port);
+        }
+    }
+    bail!("no free port with a free one two below it")
+}
+
+/// What the run is watched with.
+struct Watcher<'a> {
+    databases: &'a Databases,
+    reader: &'a dyn TxReader,
+    served: &'a AtomicU64,
+    shown: Shown,
+}
+
+impl Watcher<'_> {
+    /// Kills when its time has come, until all orders have ended and nothing is open.
+    async fn until_quiet(
+        &mut self,
+        fleet: &mut Fleet,
+        arguments: &Arguments,
+        mut feeding: JoinHandle<Result<()>>,
+    ) -> Result<()> {
+        let clock = SystemClock::new();
+        let random = SeededRandom::new(arguments.seed);
+        let (mut killed, mut quiet, mut is_fed) = (0, 0, false);
+        let (mut last, mut since) = (None, clock.monotonic());
+        while quiet < QUIET_LOOKS {
+            tokio::select! {
+                () = tokio::time::sleep(LOOK) => {}
+                fed = &mut feeding, if !is_fed => { fed??; is_fed = true; }
+            }
+            for process in &mut fleet.processes {
+                process.runs()?;
+            }
+            let served = self.served.load(Ordering::Relaxed);
+            if killed < arguments.kills && served >= due(killed, arguments) {
+                self.kill(fleet, killed, &random).await?;
+                killed += 1;
+            }
+            let count = Count::read(self.databases).await?;
+            self.shown.update(&count);
+            let open: u64 = self
+                .reader
+                .open_topics()
+                .await?
+                .iter()
+                .map(|(_, open)| open)
+                .sum();
+            let ended = count.ended() >= arguments.orders
+                && count.open == 0
+                && count.released == count.not_paid;
+            let is_quiet = is_fed && killed == arguments.kills && ended && open == 0;
+            quiet = if is_quiet { quiet + 1 } else { 0 };
+            let now = (count, open, killed, quiet);
+            if last != Some(now) {
+                (last, since) = (Some(now), clock.monotonic());
+            } else if clock.monotonic().saturating_sub(since) > PATIENCE {
+                bail!(
+                    "nothing has changed for {PATIENCE:?}: {served} of {} orders were given, {} have ended ({}), {} are open, \
+                     {} wait for their stock to be released, {open} transactions are open",
+                    arguments.orders,
+                    count.ended(),
+                    count.words(),
+                    count.open,
+                    count.not_paid.saturating_sub(count.released),
+                );
+            }
+        }
+        Ok(())
+    }
+
+    /// The first kills go round all processes, the others are drawn.
+    async fn kill(&self, fleet: &mut Fleet, killed: u64, random: &SeededRandom) -> Result<()> {
+        let processes = fleet.processes.len() as u64;
+        let drawn = random.next_u64();
+        let number = if killed < processes {
+            (killed + FIRST) % processes
+        } else {
+            drawn % processes
+        };
+        let jitter = u64::try_from(JITTER.as_micros()).unwrap_or(u64::MAX);
+        tokio::time::sleep(Duration::from_micros(random.next_u64() % jitter)).await;
+        let number = usize::try_from(number)?;
+        let name = fleet.kill(number).await?;
+        self.shown
+            .say(&format!("killed {name} and started it again"));
+        Ok(())
+    }
+}
+
+/// How many orders must have been served before the next kill: kills are spread evenly over the orders.
+fn due(killed: u64, arguments: &Arguments) -> u64 {
+    arguments.orders * (killed + 1) / (arguments.kills + 2)
+}
