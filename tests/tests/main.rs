@@ -12,4 +12,5 @@ mod readme;
 mod rust_client;
 mod shop;
 mod split;
+mod simulation;
 mod tidy;

@@ -74,6 +74,13 @@ impl Model {
         self.shared.stalled.send_replace(stalled);
     }
 
+    /// No fault is left, and commits no longer wait. False if it was well.
+    pub fn heal(&self) -> bool {
+        let left = std::mem::take(&mut *lock(&self.shared.faults));
+        let stalled = self.shared.stalled.send_replace(false);
+        stalled || !left.is_empty()
+    }
+
     /// A store of its own with what is stored now: a backup.
     #[must_use]
     pub fn copy(&self) -> Self {

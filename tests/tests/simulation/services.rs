@@ -1,0 +1,162 @@
+//! Processes that run local transactions, die and come back: some with markers, one that answers for itself.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Result;
+use coordinator::client::Producer;
+use coordinator::client::check_back::Asked;
+use coordinator::client::half::Outgoing;
+use coordinator::client::producer::{Announcement, Connection};
+use coordinator::marker::MarkerStore as _;
+use coordinator::marker::databases::Markers;
+use coordinator::marker::model::Model;
+use coordinator::transaction::{Resolution, TransactionId};
+use mq_core::broker::Broker;
+use mq_core::clock::Clock;
+use mq_core::membership;
+use mq_core::message::Message;
+use tokio::task::JoinSet;
+
+use super::line::{Back, Line};
+
+/// The topic everything is sent to.
+pub(super) const TOPIC: &str = "orders";
+/// Its queues.
+pub(super) const QUEUES: u32 = 3;
+/// Local transactions of a process at a time.
+const AT_A_TIME: u64 = 6;
+
+/// What a process is made of.
+#[derive(Clone)]
+pub(super) struct Service {
+    pub(super) line: Line,
+    pub(super) broker: Broker,
+    pub(super) clock: Arc<dyn Clock>,
+    /// Where its local transactions leave markers; `None` for the service that answers for itself.
+    pub(super) markers: Option<Arc<Model>>,
+}
+
+impl Service {
+    /// Processes of this service, one after the other: each works for a while and dies in the middle of it.
+    pub(super) async fn work(self) {
+        loop {
+            let producer = self.connect().await.expect("the coordinator runs");
+            let mut running = JoinSet::new();
+            let end = self.line.dice.below(60);
+            for _ in 0..end {
+                tokio::time::sleep(self.line.dice.time(Duration::from_millis(20))).await;
+                while running.len() as u64 >= AT_A_TIME {
+                    running.join_next().await;
+                }
+                running.spawn(self.clone().transaction(producer.clone()));
+            }
+            // Whatever it was doing, it is dead.
+            running.shutdown().await;
+            producer.close().await;
+            self.line.facts.book().counts.dead_processes += 1;
+            tokio::time::sleep(self.line.dice.time(Duration::from_secs(2))).await;
+        }
+    }
+
+    /// A process that only answers.
+    pub(super) async fn connect(&self) -> Result<Producer> {
+        let name = if self.markers.is_some() {
+            "order-service"
+        } else {
+            "billing"
+        };
+        let (line, broker) = (self.line.clone(), self.broker.clone());
+        let mut builder = Producer::builder(name)
+            .clock_and_random(Arc::clone(&self.clock), Arc::clone(&line.dice) as _);
+        builder = match &self.markers {
+            Some(markers) => builder.markers(Markers::new().add_store(markers.clone())?),
+            None => {
+                let (dice, good) = (Arc::clone(&line.dice), line.good);
+                builder.check_back(move |asked: Asked| {
+                    let knows = good || dice.percent(80);
+                    async move {
+                        match knows {
+                            true => outcome(asked.id),
+                            false => Resolution::Unknown,
+                        }
+                    }
+                })
+            }
+        };
+        let connect = async move |said: Announcement, queue| {
+            let back = Arc::new(Back {
+                line: line.clone(),
+                queue,
+            });
+            let incarnation = said.incarnation.0;
+            let clients = broker.clients();
+            let connection = clients.connect(name, incarnation, name, back);
+            connection.announce(membership::Announcement {
+                producer_groups: vec![said.group],
+                consumer_groups: Vec::new(),
+                answers_for: said.markers.iter().map(|marker| marker.0).collect(),
+            });
+            Ok(Connection {
+                endpoint: Arc::new(line),
+                plain: mq_core::client::Producer::attach(&broker),
+                guard: Box::new(connection),
+            })
+        };
+        Ok(builder.over(connect).await?)
+    }
+
+    async fn transaction(self, producer: Producer) {
+        let dice = &self.line.dice;
+        let message = Message::builder(TOPIC)
+            .tag("t")
+            .body(vec![7; 1 + dice.below(400) as usize]);
+        let message = message.build().expect("the message keeps the rules");
+        let queue = dice.below(u64::from(QUEUES)) as u32;
+        let outgoing = Outgoing::new(message).queue(queue);
+        self.line.facts.book().counts.transactions += 1;
+        let half = match &self.markers {
+            Some(markers) => producer.half_in(markers.identity(), outgoing).await,
+            None => producer.half(outgoing).await,
+        };
+        let Ok(half) = half else { return };
+        let long = if dice.percent(5) { 3_000 } else { 30 };
+        tokio::time::sleep(dice.time(Duration::from_millis(long))).await;
+        let (id, kind) = (half.id(), dice.below(100));
+        // What becomes of it is compared in the end, whatever the client was told.
+        let _ = match &self.markers {
+            Some(markers) if kind < 75 => {
+                if !markers.commit(id) {
+                    self.line.facts.book().counts.fenced += 1;
+                    return;
+                }
+                self.line.facts.book().business.insert(id);
+                tokio::time::sleep(dice.time(Duration::from_millis(5))).await;
+                if kind < 5 {
+                    return;
+                }
+                half.commit().await
+            }
+            Some(_) if kind < 90 => half.roll_back().await,
+            None if kind < 10 => match outcome(id) {
+                // A service with a mistake.
+                Resolution::Commit => half.roll_back().await,
+                _ => half.commit().await,
+            },
+            None if kind < 80 => match outcome(id) {
+                Resolution::Commit => half.commit().await,
+                _ => half.roll_back().await,
+            },
+            _ => return,
+        };
+    }
+}
+
+/// What became of a local transaction of the service that answers for itself.
+fn outcome(id: TransactionId) -> Resolution {
+    if id.0.count_ones().is_multiple_of(3) {
+        Resolution::RollBack
+    } else {
+        Resolution::Commit
+    }
+}
