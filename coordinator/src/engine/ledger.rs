@@ -3,7 +3,7 @@
 //! The ledger holds back the rows of young half messages, numbers decisions and events, moves the watermark and seals the
 //! batch. It changes nothing in itself until [`Ledger::committed`] is told that the batch is in SQL.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -135,7 +135,10 @@ pub struct Ledger {
     overtaken: HashSet<Position>,
     seen_to: Position,
     published: u64,
-    published_ahead: BTreeSet<u64>,
+    /// Numbers behind a gap that count as published, and where their records stand, if they have one.
+    published_ahead: BTreeMap<u64, Option<Position>>,
+    /// Where the records of decisions stand whose rows still say that they could not be published.
+    denied: BTreeMap<u64, Position>,
     recorded_contradictions: u32,
 }
 
@@ -149,7 +152,8 @@ impl Ledger {
             overtaken: HashSet::new(),
             seen_to: owner.watermark,
             published: owner.published,
-            published_ahead: BTreeSet::new(),
+            published_ahead: BTreeMap::new(),
+            denied: BTreeMap::new(),
             recorded_contradictions,
         }
     }
@@ -162,7 +166,7 @@ impl Ledger {
 
     /// Takes in what became durable, in log order.
     pub fn take_in(&mut self, news: Durable) -> Slot {
-        let (position, number) = match news {
+        let position = match news {
             Durable::Half { half, first_check } => {
                 self.seen_to = self.seen_to.max(half.position);
                 if self.overtaken.remove(&half.position) {
@@ -173,23 +177,38 @@ impl Ledger {
             }
             // The number counts once the reason is in SQL.
             Durable::Unpublished { .. } => return Slot::Taken,
-            Durable::Decision { position, number }
-            | Durable::Republished {
+            Durable::Decision { position, number } => {
+                self.publish_at(number, Some(position));
+                position
+            }
+            Durable::Republished {
                 position, number, ..
-            } => (position, number),
-            Durable::Known(position) => (position, 0),
+            } => {
+                self.publish_at(number, Some(position));
+                self.denied.insert(number, position);
+                position
+            }
+            Durable::Known(position) => position,
         };
         self.seen_to = self.seen_to.max(position);
-        self.publish(number);
         Slot::Taken
     }
 
-    /// Counts decision `number` as published: its record is durable, or its row says why not.
+    /// Counts decision `number` as published although it has no record: its row says why not.
     pub fn publish(&mut self, number: u64) {
+        self.publish_at(number, None);
+    }
+
+    /// Tells that the row of decision `number` no longer denies that it is published.
+    pub fn admitted(&mut self, number: u64) {
+        self.denied.remove(&number);
+    }
+
+    fn publish_at(&mut self, number: u64, record: Option<Position>) {
         if number > self.published {
-            self.published_ahead.insert(number);
+            self.published_ahead.insert(number, record);
         }
-        while self.published_ahead.remove(&(self.published + 1)) {
+        while self.published_ahead.remove(&(self.published + 1)).is_some() {
             self.published += 1;
         }
     }
@@ -256,7 +275,7 @@ impl Ledger {
     /// Whether the record of decision `number` is durable, or its row says why not.
     #[must_use]
     pub fn is_published(&self, number: u64) -> bool {
-        number <= self.published || self.published_ahead.contains(&number)
+        number <= self.published || self.published_ahead.contains_key(&number)
     }
 
     /// The half messages whose rows are held back, in log order.
@@ -288,13 +307,20 @@ impl Ledger {
         plan.written.len()
     }
 
+    /// The first record that SQL will not reflect: a recovery that did not meet it would do it once more.
     fn watermark_without(&self, written: &[Position]) -> Position {
         // `written` is sorted, like the held ones: the first held one that is not written holds the watermark.
         let still_held = self
             .held
             .keys()
             .find(|position| written.binary_search(position).is_err());
-        still_held
+        let behind_a_gap = self.published_ahead.values().flatten().min();
+        let denied = self.denied.values().min();
+        let first = [still_held, behind_a_gap, denied]
+            .into_iter()
+            .flatten()
+            .min();
+        first
             .copied()
             .unwrap_or(self.seen_to)
             .max(self.owner.watermark)

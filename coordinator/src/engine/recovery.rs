@@ -228,12 +228,7 @@ async fn write_missing(
 ) -> Result<(), StartError> {
     let (mut requests, mut rows) = (Vec::new(), HashMap::new());
     if !in_log.is_empty() {
-        let filter = Filter {
-            unpublished: true,
-            limit: CHUNK as u32,
-            ..Filter::default()
-        };
-        for row in parts.store.reader().list(&filter).await? {
+        for row in denied(parts).await? {
             if let Some(decided) = row
                 .decided
                 .filter(|decided| in_log.contains(&decided.number))
@@ -282,6 +277,24 @@ async fn write_missing(
     }
     ledger.committed(&planned);
     Ok(())
+}
+
+/// All rows that say that they could not be published.
+async fn denied(parts: &Parts<'_>) -> Result<Vec<Row>, StartError> {
+    let (reader, mut all) = (parts.store.reader(), Vec::<Row>::new());
+    loop {
+        let filter = Filter {
+            unpublished: true,
+            after: all.last().map(|row| row.half.position),
+            limit: CHUNK as u32,
+            ..Filter::default()
+        };
+        let rows = reader.list(&filter).await?;
+        if rows.is_empty() {
+            return Ok(all);
+        }
+        all.extend(rows);
+    }
 }
 
 /// Hands every decision to the log that is in SQL and not in the log, in decision order.

@@ -543,6 +543,7 @@ impl Writer {
                     reason: None,
                 } => {
                     self.again.remove(number);
+                    self.ledger.admitted(*number);
                     self.parts.holds.release(&request.half.topic);
                 }
                 What::Decide(_) | What::Unknown { .. } | What::AskAgain { .. } => {}

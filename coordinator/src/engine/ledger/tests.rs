@@ -281,6 +281,34 @@ fn contradictions_are_recorded_up_to_a_bound_and_counted_behind_it() {
     );
 }
 
+/// A decision that the log could not take leaves a gap. Until its row says so in SQL, `published` stands before the gap, and a
+/// recovery that does not meet the records behind it would write them once more.
+#[test]
+fn the_watermark_waits_for_the_gap_in_what_is_published() {
+    let mut world = World::new();
+    let at = |position, number| Durable::Decision {
+        position: Position(position),
+        number,
+    };
+    let watermark = |world: &World| world.ledger.watermark_without(&[]);
+    for (position, number) in [(10, 1), (30, 3), (40, 4)] {
+        world.ledger.take_in(at(position, number));
+    }
+    assert_eq!(watermark(&world), Position(30), "2 is missing");
+    world.ledger.publish(2);
+    assert_eq!(watermark(&world), Position(40));
+    let republished = Durable::Republished {
+        half: half(2),
+        position: Position(50),
+        number: 2,
+    };
+    world.ledger.take_in(republished);
+    world.ledger.take_in(at(60, 5));
+    assert_eq!(watermark(&world), Position(50), "its row denies it still");
+    world.ledger.admitted(2);
+    assert_eq!(watermark(&world), Position(60));
+}
+
 #[test]
 fn published_is_contiguous() {
     let mut world = World::new();
