@@ -74,11 +74,15 @@ impl Model {
         self.shared.stalled.send_replace(stalled);
     }
 
-    /// No fault is left, and commits no longer wait. False if it was well.
-    pub fn heal(&self) -> bool {
-        let left = std::mem::take(&mut *lock(&self.shared.faults));
-        let stalled = self.shared.stalled.send_replace(false);
-        stalled || !left.is_empty()
+    /// Whether a commit to come will fail.
+    #[must_use]
+    pub fn is_faulty(&self) -> bool {
+        !lock(&self.shared.faults).is_empty()
+    }
+
+    /// No commit to come fails any more.
+    pub fn heal(&self) {
+        lock(&self.shared.faults).clear();
     }
 
     /// A store of its own with what is stored now: a backup.

@@ -67,7 +67,7 @@ impl Facts {
                 book.counts.contradictions += 1;
                 match verdict.state {
                     State::Committed => Decision::Commit,
-                    _ => Decision::RollBack,
+                    State::Prepared | State::RolledBack | State::Parked => Decision::RollBack,
                 }
             }
             Outcome::NoSuchHalfMessage { .. } | Outcome::Noted => return,

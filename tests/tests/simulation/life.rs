@@ -44,11 +44,12 @@ pub(super) fn troubled(world: &World, number: u64) -> Result<()> {
     };
     let runtime = runtime()?;
     let ended = runtime.block_on(async {
+        let faulty = power_cut || world.store.is_faulty();
         let server = Server::start(world, number, steps_left, false).await;
         let server = match server {
             Ok(server) => server,
-            // The power was cut while it started, or disk or database had a fault left; whoever runs it starts it again.
-            Err(error) if power_cut || was_planned(&error) || world.store.heal() => return Ok(()),
+            // Whoever runs it starts it again.
+            Err(error) if faulty || was_planned(&error) => return Ok(()),
             Err(error) => return Err(error),
         };
         for service in server.services(world, false) {
@@ -77,6 +78,7 @@ pub(super) fn troubled(world: &World, number: u64) -> Result<()> {
     drop(book);
     world.disk.restart();
     world.disk.set_capacity(None);
+    world.store.stall(false);
     if dice.percent(70) {
         world.store.heal();
     }

@@ -76,9 +76,10 @@ impl Service {
                 builder.check_back(move |asked: Asked| {
                     let knows = good || dice.percent(80);
                     async move {
-                        match knows {
-                            true => outcome(asked.id),
-                            false => Resolution::Unknown,
+                        match (knows, committed(asked.id)) {
+                            (false, _) => Resolution::Unknown,
+                            (true, true) => Resolution::Commit,
+                            (true, false) => Resolution::RollBack,
                         }
                     }
                 })
@@ -138,25 +139,20 @@ impl Service {
                 half.commit().await
             }
             Some(_) if kind < 90 => half.roll_back().await,
-            None if kind < 10 => match outcome(id) {
-                // A service with a mistake.
-                Resolution::Commit => half.roll_back().await,
-                _ => half.commit().await,
-            },
-            None if kind < 80 => match outcome(id) {
-                Resolution::Commit => half.commit().await,
-                _ => half.roll_back().await,
-            },
+            // A service with a mistake says the opposite of what it has done.
+            None if kind < 80 => {
+                if committed(id) == (kind < 10) {
+                    half.roll_back().await
+                } else {
+                    half.commit().await
+                }
+            }
             _ => return,
         };
     }
 }
 
-/// What became of a local transaction of the service that answers for itself.
-fn outcome(id: TransactionId) -> Resolution {
-    if id.0.count_ones().is_multiple_of(3) {
-        Resolution::RollBack
-    } else {
-        Resolution::Commit
-    }
+/// Whether the local transaction of the service that answers for itself committed.
+fn committed(id: TransactionId) -> bool {
+    !id.0.count_ones().is_multiple_of(3)
 }
