@@ -11,6 +11,6 @@ mod quickstart;
 mod readme;
 mod rust_client;
 mod shop;
-mod split;
 mod simulation;
+mod split;
 mod tidy;

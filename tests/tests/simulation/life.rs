@@ -115,7 +115,13 @@ pub(super) fn healing(world: &World, number: u64) -> Result<Option<(String, Coun
                 };
                 let owner = reader.owner().await?.context("the store has no owner")?;
                 let done = owner.published == owner.last_decision;
-                if done && reader.list(&prepared).await?.is_empty() {
+                let denied = Filter {
+                    unpublished: true,
+                    limit: 1,
+                    ..Filter::default()
+                };
+                let open = reader.list(&prepared).await?.len() + reader.list(&denied).await?.len();
+                if done && open == 0 {
                     return anyhow::Ok(());
                 }
             }
@@ -203,7 +209,9 @@ impl Server {
         let mut settings = Settings::default();
         // The alarm goes by the calendar of the machine, which is not simulated.
         settings.check_back.cron = "0 0 0 29 2 *".into();
-        settings.check_back.budget = 5;
+        settings.check_back.budget = 3;
+        settings.check_back.first_wait = Duration::from_millis(100);
+        settings.check_back.longest_wait = Duration::from_millis(400);
         let coordinator = Coordinator::new(Arc::new(world.store.clone()), settings);
         let (disk, crash) = (world.disk.clone(), world.dice.below(u64::MAX));
         let left = AtomicU64::new(steps_left);

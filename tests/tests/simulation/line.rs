@@ -15,6 +15,8 @@ use mq_core::membership::{Link, Notice};
 use super::dice::Dice;
 use super::facts::Facts;
 
+/// The group of a service with a mistake: what it repeats may be the opposite.
+pub(super) const MISTAKEN: &str = "billing";
 /// Longest way of a word.
 const WAY: Duration = Duration::from_millis(30);
 
@@ -90,7 +92,14 @@ impl Endpoint for Line {
         }
         if !self.good && self.dice.percent(8) {
             self.facts.book().counts.repeated_words += 1;
-            let (line, again) = (self.clone(), request.clone());
+            let (line, mut again) = (self.clone(), request.clone());
+            if again.group.as_str() == MISTAKEN && self.dice.percent(50) {
+                again.resolution = match again.resolution {
+                    Resolution::Commit => Resolution::RollBack,
+                    Resolution::RollBack => Resolution::Commit,
+                    other @ (Resolution::Unknown | Resolution::InFlight) => other,
+                };
+            }
             tokio::spawn(async move {
                 tokio::time::sleep(line.dice.time(WAY * 50)).await;
                 // Whoever said it has heard an answer, or never will.

@@ -18,7 +18,7 @@ use mq_core::membership;
 use mq_core::message::Message;
 use tokio::task::JoinSet;
 
-use super::line::{Back, Line};
+use super::line::{Back, Line, MISTAKEN};
 
 /// The topic everything is sent to.
 pub(super) const TOPIC: &str = "orders";
@@ -51,6 +51,11 @@ impl Service {
                 }
                 running.spawn(self.clone().transaction(producer.clone()));
             }
+            if self.line.dice.percent(30) {
+                // Its connection is gone, and it does not know: it goes on for a while.
+                producer.close().await;
+                tokio::time::sleep(self.line.dice.time(Duration::from_secs(3))).await;
+            }
             // Whatever it was doing, it is dead.
             running.shutdown().await;
             producer.close().await;
@@ -64,7 +69,7 @@ impl Service {
         let name = if self.markers.is_some() {
             "order-service"
         } else {
-            "billing"
+            MISTAKEN
         };
         let (line, broker) = (self.line.clone(), self.broker.clone());
         let mut builder = Producer::builder(name)
@@ -74,7 +79,7 @@ impl Service {
             None => {
                 let (dice, good) = (Arc::clone(&line.dice), line.good);
                 builder.check_back(move |asked: Asked| {
-                    let knows = good || dice.percent(80);
+                    let knows = good || !dice.percent(20) && !is_hard(asked.id);
                     async move {
                         match (knows, committed(asked.id)) {
                             (false, _) => Resolution::Unknown,
@@ -150,6 +155,11 @@ impl Service {
             _ => return,
         };
     }
+}
+
+/// Whether the service that answers for itself cannot tell while there is trouble.
+fn is_hard(id: TransactionId) -> bool {
+    id.0.count_zeros().is_multiple_of(7)
 }
 
 /// Whether the local transaction of the service that answers for itself committed.
