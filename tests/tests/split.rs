@@ -8,7 +8,7 @@ use tests::process::{Ended, Kill, Program};
 const LIMIT: Duration = Duration::from_secs(1_500);
 
 fn run(arguments: &[&str], kill: &Kill) -> Ended {
-    let mut program = Program::new(env!("CARGO_BIN_EXE_split_services")).limit(LIMIT);
+    let mut program = Program::new(env!("CARGO_BIN_EXE_split_shop")).limit(LIMIT);
     for argument in arguments {
         program = program.argument(*argument);
     }
