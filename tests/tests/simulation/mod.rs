@@ -32,8 +32,10 @@ use self::facts::{Counts, Facts};
 
 /// Seeds of a run unless told otherwise.
 const SEEDS: u64 = 200;
-/// Lives of the server that end in a crash; one more heals.
+/// Lives of the server that end in a crash, at least; one more heals.
 const LIVES: u64 = 4;
+/// Transactions of a run, at least.
+const TRANSACTIONS: u64 = 100;
 
 /// What outlives the server.
 struct World {
@@ -53,10 +55,12 @@ fn run(seed: u64) -> Result<(String, Counts)> {
         markers: Arc::new(Markers::new(MarkerIdentity(0xA11CE))),
         facts: Facts::default(),
     };
-    for number in 0..LIVES {
+    let mut number = 0;
+    // Where lives were short, there are more of them.
+    while number < LIVES || world.facts.book().counts.transactions < TRANSACTIONS {
         life::troubled(&world, number).with_context(|| format!("life {number}"))?;
+        number += 1;
     }
-    let mut number = LIVES;
     loop {
         let healed = life::healing(&world, number).context("the life that heals")?;
         if let Some(healed) = healed {
