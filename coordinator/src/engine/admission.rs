@@ -25,6 +25,10 @@ pub(super) struct Admitted {
     /// The queue of its real topic.
     pub(super) queue: u32,
     record: EncodedRecord,
+    /// Bytes of its properties that its final has, too.
+    of_final: usize,
+    /// Hash of its tag.
+    tag_code: i64,
     first_wait: Duration,
     slot: OwnedSemaphorePermit,
     hold: Hold,
@@ -61,8 +65,9 @@ impl Coordinator {
             return Err(NotAdmitted::BodyTooLong(new.body.len()));
         }
         let properties = new.record_properties(queue.queue);
-        if properties.len() > properties::MAX_BYTES {
-            return Err(NotAdmitted::PropertiesTooLong(properties.len()));
+        let length = properties.encoded.len();
+        if length > properties::MAX_BYTES {
+            return Err(NotAdmitted::PropertiesTooLong(length));
         }
         let slot = running.slots.clone().try_acquire_owned();
         let slot = slot.map_err(|_| NotAdmitted::Behind)?;
@@ -83,7 +88,9 @@ impl Coordinator {
         Ok(Admitted {
             half,
             queue: queue.queue,
-            record: new.record(&properties, host),
+            record: new.record(&properties.encoded, host),
+            of_final: properties.of_final,
+            tag_code: half::tag_code_of(new.properties),
             first_wait: settings.first_wait_of(new.marker, new.immunity),
             slot,
             hold,
@@ -151,6 +158,8 @@ fn stored(one: Admitted, placed: &Placed, keep: impl Fn(Kept)) -> Durable {
         half: half.clone(),
         queue: one.queue,
         record: one.record,
+        of_final: one.of_final,
+        tag_code: one.tag_code,
     });
     // The slot is free again when the writer has stored the row, the topic when it is decided.
     one.slot.forget();

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use mq_core::broker::clients::Notice;
+use mq_core::broker::filter::tag_code;
 use mq_core::log::{Mark, OwnerId, Position, QueueOffset};
 use mq_core::names::{GroupName, QueueId, TopicName};
 use mq_core::wire::encoded::EncodedRecord;
@@ -79,10 +80,19 @@ pub const ADDED: [&str; 8] = [
     reserved::MARKER,
 ];
 
+/// The properties of the record of a half message.
+#[derive(Debug)]
+pub struct RecordProperties {
+    /// All of them: the message's own and [`ADDED`].
+    pub encoded: Vec<u8>,
+    /// How many bytes of them the final has, too: what only the server needs stands at the end.
+    pub of_final: usize,
+}
+
 impl NewHalf<'_> {
-    /// The properties of the record: the message's own and [`ADDED`].
+    /// The properties of the record.
     #[must_use]
-    pub fn record_properties(&self, queue: u32) -> Vec<u8> {
+    pub fn record_properties(&self, queue: u32) -> RecordProperties {
         let mut encoded = Vec::with_capacity(self.properties.len() + 320);
         encoded.extend_from_slice(self.properties);
         let mut push = |name: &str, value: &str| properties::push(&mut encoded, name, value);
@@ -96,16 +106,18 @@ impl NewHalf<'_> {
         if let Some(age) = self.immunity {
             push(reserved::CHECK_IMMUNITY_SECONDS, &age.as_secs().to_string());
         }
+        let of_final = encoded.len();
+        let mut push = |name: &str, value: &str| properties::push(&mut encoded, name, value);
         if let Some(sender) = self.sender {
             push(reserved::SENDER, &ids::hex128(sender.0));
         }
         if let Some(marker) = self.marker {
             push(reserved::MARKER, &ids::hex128(marker.0));
         }
-        encoded
+        RecordProperties { encoded, of_final }
     }
 
-    /// The record in the half queue, stored by `host`; `properties` are [`Self::record_properties`].
+    /// The record in the half queue, stored by `host`; `properties` are all of [`Self::record_properties`].
     #[must_use]
     pub fn record(&self, properties: &[u8], host: SocketAddrV4) -> EncodedRecord {
         NewRecord {
@@ -135,7 +147,7 @@ pub fn encode(
 ) -> EncodedRecord {
     let unique = ids::hex128(request.id.0);
     let half = new_half(request, &unique, born_ms, host);
-    half.record(&half.record_properties(queue), host)
+    half.record(&half.record_properties(queue).encoded, host)
 }
 
 /// What a producer in this process asks to store; `unique` is its id as text.
@@ -265,6 +277,13 @@ pub fn final_record(
         properties: &kept,
     }
     .encode_around_known(body, half.body_checksum)
+}
+
+/// Hash of the tag among these encoded properties; 0 if there is none.
+#[must_use]
+pub fn tag_code_of(encoded: &[u8]) -> i64 {
+    let properties = properties::Properties(encoded);
+    properties.get(reserved::TAGS).map_or(0, tag_code)
 }
 
 /// The mark of decision number `number`: of the final for a commit, of the echo for a rollback.
@@ -405,6 +424,35 @@ mod tests {
         );
         assert_eq!(copy.properties.get(reserved::SENDER), None);
         assert_eq!(copy.properties.get(reserved::MARKER), None);
+    }
+
+    #[test]
+    fn the_final_of_a_half_message_in_memory_is_that_of_the_one_in_the_log() {
+        let plain = HalfRequest {
+            message: Message::builder("orders").build().unwrap(),
+            marker: None,
+            immunity: None,
+            ..request()
+        };
+        for request in [request(), plain] {
+            let id = ids::hex128(request.id.0);
+            let new = new_half(&request, &id, 1000, EMBEDDED_HOST);
+            let properties = new.record_properties(2);
+            let kept = new.record(&properties.encoded, EMBEDDED_HOST);
+            let target = QueueId::new(TopicName::new("orders").unwrap(), 3);
+            let copy = kept.final_copy(&target, 4096, properties.of_final);
+            let mut stored = kept.to_vec();
+            place(&mut stored, 5, 4096, 1001);
+            let view = RecordView::parse(&stored).unwrap();
+            let body = Bytes::copy_from_slice(view.body);
+            let from_log = final_record(&view, body, Position(4096), &target);
+            assert_eq!(copy.unwrap().to_vec(), from_log.to_vec());
+            assert_eq!(tag_code_of(new.properties), tag_code_of(view.properties.0));
+
+            let foreign = EncodedRecord::from(stored);
+            assert!(foreign.final_copy(&target, 4096, 0).is_none());
+            assert!(kept.final_copy(&target, 4096, 60_000).is_none());
+        }
     }
 
     #[test]

@@ -154,26 +154,20 @@ fn recent(
     commit: bool,
     kept: Kept,
 ) -> Result<Located, Missing> {
-    if !commit && named.words == [""; 2] {
-        return Ok(Located {
-            half: kept.half,
-            copy: None,
-        });
+    if named.words != [""; 2] {
+        let view = kept
+            .record
+            .view()
+            .map_err(|error| Missing::Broken(error.to_string()))?;
+        if !named.fits(&view, kept.half.id) {
+            running.recent.keep(kept);
+            return Err(Missing::No(OTHER_IDS.to_owned()));
+        }
     }
-    let view = kept
-        .record
-        .view()
-        .map_err(|error| Missing::Broken(error.to_string()))?;
-    if !named.fits(&view, kept.half.id) {
-        running.recent.keep(kept);
-        return Err(Missing::No(OTHER_IDS.to_owned()));
-    }
-    let copy = commit.then(|| {
-        let queue = QueueId::new(kept.half.topic.clone(), kept.queue);
-        Final::of(&view, kept.record.body().clone(), kept.half.position, queue)
-    });
+    let made = || Missing::Broken("the record of a half message in memory is damaged".to_owned());
+    let copy = commit.then(|| Final::of_kept(&kept).ok_or_else(made));
     Ok(Located {
+        copy: copy.transpose()?,
         half: kept.half,
-        copy,
     })
 }

@@ -3,15 +3,14 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use mq_core::broker::filter::tag_code;
 use mq_core::log::{Append, AppendError, Entry, Flush, Full, Log, Placed, Position, Submission};
 use mq_core::names::QueueId;
 use mq_core::wire::encoded::EncodedRecord;
 use mq_core::wire::record::RecordView;
-use mq_core::wire::reserved;
 
 use super::feed::{Durable, Feed};
 use super::half;
+use super::recent::Kept;
 use super::status::Status;
 use crate::steps;
 use crate::store::Half;
@@ -33,12 +32,25 @@ impl Final {
     #[must_use]
     pub fn of(view: &RecordView<'_>, body: Bytes, position: Position, queue: QueueId) -> Self {
         let record = half::final_record(view, body, position, &queue);
-        let tag_code = view.properties.get(reserved::TAGS).map_or(0, tag_code);
+        let tag_code = half::tag_code_of(view.properties.0);
         Self {
             queue,
             tag_code,
             record,
         }
+    }
+
+    /// The final of a half message that is still in memory, which is that of [`Self::of`]. `None` if its record is not one
+    /// that was made here.
+    pub(super) fn of_kept(kept: &Kept) -> Option<Self> {
+        let queue = QueueId::new(kept.half.topic.clone(), kept.queue);
+        let position = kept.half.position.0;
+        let record = kept.record.final_copy(&queue, position, kept.of_final)?;
+        Some(Self {
+            queue,
+            tag_code: kept.tag_code,
+            record,
+        })
     }
 }
 

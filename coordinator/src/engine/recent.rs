@@ -23,6 +23,10 @@ pub(super) struct Kept {
     pub(super) queue: u32,
     /// Its record, without queue offset, position and store time.
     pub(super) record: EncodedRecord,
+    /// How many bytes of its properties its final has, too.
+    pub(super) of_final: usize,
+    /// Hash of its tag.
+    pub(super) tag_code: i64,
 }
 
 /// The youngest half messages that nobody has decided.
@@ -90,6 +94,8 @@ mod tests {
             half,
             queue: 0,
             record: vec![0; bytes].into(),
+            of_final: 0,
+            tag_code: 0,
         }
     }
 

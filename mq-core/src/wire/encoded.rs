@@ -3,6 +3,15 @@
 use bytes::Bytes;
 
 use super::record::{HEAD_BYTES, RecordError, RecordView};
+use super::reserved;
+use crate::names::QueueId;
+
+/// Where the head of a record has its queue.
+const QUEUE_AT: usize = 12;
+/// Where it has its flags.
+const SYS_FLAG_AT: usize = 36;
+/// Where it has the position of the half message.
+const PREPARED_AT: usize = 76;
 
 /// An encoded V1 record whose body is not copied before it is stored. Cheap to clone.
 ///
@@ -76,6 +85,46 @@ impl EncodedRecord {
         } else {
             Err(RecordError::Inconsistent)
         }
+    }
+
+    /// The final of this half message in `target`: the same head and body, and the first `properties_len` bytes of its
+    /// properties. `position` is where the half message stands. `None` if this was made of bytes from elsewhere, or has fewer
+    /// properties.
+    #[must_use]
+    pub fn final_copy(
+        &self,
+        target: &QueueId,
+        position: u64,
+        properties_len: usize,
+    ) -> Option<Self> {
+        let (head, tail) = self.around_body();
+        let head: &[u8; HEAD_BYTES] = head.try_into().ok()?;
+        let (topic_len, behind) = tail.split_first()?;
+        let properties = behind.get(usize::from(*topic_len) + 2..)?;
+        let properties = properties.get(..properties_len)?;
+        let length = u16::try_from(properties_len).ok()?.to_be_bytes();
+
+        let topic = target.topic.as_str();
+        let tail_len = 1 + topic.len() + length.len() + properties.len();
+        let mut around = Vec::with_capacity(HEAD_BYTES + tail_len);
+        around.extend_from_slice(head);
+        let mut put = |at: usize, value: &[u8]| {
+            if let Some(field) = around.get_mut(at..at + value.len()) {
+                field.copy_from_slice(value);
+            }
+        };
+        let size = HEAD_BYTES + self.body.len() + tail_len;
+        put(0, &u32::try_from(size).ok()?.to_be_bytes());
+        put(QUEUE_AT, &target.queue.to_be_bytes());
+        let sys_flag = head.get(SYS_FLAG_AT..)?.first_chunk()?;
+        let sys_flag = i32::from_be_bytes(*sys_flag) | reserved::FLAG_COMMIT;
+        put(SYS_FLAG_AT, &sys_flag.to_be_bytes());
+        put(PREPARED_AT, &position.to_be_bytes());
+        around.push(u8::try_from(topic.len()).ok()?);
+        around.extend_from_slice(topic.as_bytes());
+        around.extend_from_slice(&length);
+        around.extend_from_slice(properties);
+        Some(Self::new(around, self.body.clone()))
     }
 
     fn around_body(&self) -> (&[u8], &[u8]) {
