@@ -18,7 +18,7 @@ use crate::transaction::{self as protocol, Actor, Decision, Move, State};
 struct Touched {
     row: Row,
     /// What SQL says before the batch; `None` for a row that is not there yet.
-    stored: Option<Row>,
+    stored: Option<Box<Row>>,
     /// When a held half message asked to be checked first.
     first_check: ServerTime,
     /// Whether the history knows the half message (or will, by an event of this batch).
@@ -31,7 +31,8 @@ pub(super) struct Draft<'a> {
     ledger: &'a Ledger,
     now: Now,
     rows: HashMap<Position, Row>,
-    touched: BTreeMap<Position, Touched>,
+    /// In boxes: moving the large rows about in the map would cost more.
+    touched: BTreeMap<Position, Box<Touched>>,
     events: Vec<Event>,
     decisions: Vec<(usize, Decision, u64)>,
 }
@@ -99,7 +100,7 @@ impl<'a> Draft<'a> {
             Touched::absent(held.half.clone(), held.first_check, false)
         } else if let Some(row) = self.rows.remove(&position) {
             Touched {
-                stored: Some(row.clone()),
+                stored: Some(Box::new(row.clone())),
                 row,
                 first_check: self.now.at,
                 told: true,
@@ -110,7 +111,7 @@ impl<'a> Draft<'a> {
         } else {
             Touched::absent(request.half.clone(), self.now.at, true)
         };
-        self.touched.insert(position, touched);
+        self.touched.insert(position, Box::new(touched));
         true
     }
 
@@ -206,7 +207,7 @@ impl<'a> Draft<'a> {
         };
         self.touched.insert(
             position,
-            Touched::absent(held.half.clone(), held.first_check, false),
+            Box::new(Touched::absent(held.half.clone(), held.first_check, false)),
         );
         let source: Arc<str> = "".into();
         self.prepared_event(&held.half, source);
