@@ -88,6 +88,12 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     }
 }
 
+/// One fewer than the machine has cores, since the log and the database work in threads of their own.
+fn worker_threads() -> usize {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    cores.saturating_sub(1).max(1)
+}
+
 fn start(command: Command) -> Result<(), Failure> {
     let filter = EnvFilter::builder();
     let filter = match std::env::var(LOG_VARIABLE) {
@@ -105,6 +111,7 @@ fn start(command: Command) -> Result<(), Failure> {
         .with_ansi(output::colours(&std::io::stderr()))
         .try_init();
     let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(worker_threads())
         .enable_all()
         .build()
         .map_err(|error| Failure::Environment(format!("threads cannot be started: {error}")))?;
