@@ -51,12 +51,11 @@ use self::feed::Feed;
 use self::holds::{Hold, Holds};
 use self::ledger::{Answer, Request, What};
 use self::locate::{Located, Missing, Named};
-use self::publish::Final;
 use self::recent::Recent;
 use self::recovery::{Found, StartError};
 use self::settings::Settings;
 use self::status::{Health, Status};
-use self::writer::{CheckAt, Command, Pending, Reply, Writer};
+use self::writer::{CheckAt, Command, Writer};
 use crate::audit::Step;
 use crate::check_back::alarm::Alarm;
 use crate::check_back::sweep::{self, Attempts, Sweeper};
@@ -223,23 +222,13 @@ impl Coordinator {
             .map_err(|_| self.why_not())
     }
 
-    /// Has `request` decided on; returns once the answer is durable.
+    /// Has what is said in `command` decided on; returns once the `answer` is durable.
     async fn say(
         &self,
         running: &Running,
-        request: Request,
-        copy: Option<Final>,
+        (command, answer): (Command, oneshot::Receiver<Answer>),
     ) -> Result<Answer, String> {
-        let (reply, answer) = oneshot::channel();
-        self.command(
-            running,
-            Command::Say(Box::new(Pending {
-                request,
-                copy,
-                reply: Reply::Caller(reply),
-            })),
-        )
-        .await?;
+        self.command(running, command).await?;
         answer.await.map_err(|_| self.why_not())
     }
 
@@ -264,34 +253,44 @@ impl Coordinator {
         })
     }
 
+    /// A decision for the SQL writer, with the half message that `request` names.
+    fn decision(
+        &self,
+        running: &Running,
+        request: Resolve,
+        decision: Decision,
+    ) -> Result<(Command, oneshot::Receiver<Answer>), Missing> {
+        let commit = decision == Decision::Commit;
+        let Located { half, copy } = self.locate(running, &Named::of(&request), commit)?;
+        let evidence = running.evidence(half.position, request.evidence);
+        let said = Request {
+            half,
+            what: What::Decide(decision),
+            actor: request.actor,
+            source: request.source,
+            evidence,
+        };
+        Ok(writer::say(said, copy))
+    }
+
     async fn decide(
         &self,
         running: &Running,
         request: Resolve,
         decision: Decision,
     ) -> Result<Outcome, ResolveError> {
-        let commit = decision == Decision::Commit;
-        let located = match self.locate(running, &Named::of(&request), commit) {
-            Ok(located) => located,
+        let id = request.id;
+        let said = match self.decision(running, request, decision) {
+            Ok(said) => said,
             Err(Missing::No(why)) => return Ok(Outcome::NoSuchHalfMessage { why }),
             Err(Missing::Broken(why)) => return Err(ResolveError(why)),
         };
-        let Located { half, copy } = located;
-        let evidence = running.evidence(half.position, request.evidence);
-        let what = What::Decide(decision);
-        let said = Request {
-            half: half.clone(),
-            what,
-            actor: request.actor,
-            source: request.source,
-            evidence,
-        };
-        match self.say(running, said, copy).await.map_err(ResolveError)? {
+        match self.say(running, said).await.map_err(ResolveError)? {
             Answer::DecidedNow(_) => Ok(Outcome::DecidedNow),
             Answer::AlreadyTheSame => Ok(Outcome::AlreadyTheSame),
             Answer::AlreadyOtherwise => {
                 let verdict = self
-                    .verdict(half.id)
+                    .verdict(id)
                     .await
                     .map_err(|error| ResolveError(error.to_string()))?;
                 Ok(Outcome::AlreadyOtherwise(verdict))
@@ -330,7 +329,9 @@ impl Coordinator {
             source: request.source,
             evidence: short(request.evidence),
         };
-        self.say(running, said, None).await.map_err(ResolveError)?;
+        self.say(running, writer::say(said, None))
+            .await
+            .map_err(ResolveError)?;
         Ok(Outcome::Noted)
     }
 

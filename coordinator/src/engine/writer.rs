@@ -79,6 +79,18 @@ pub enum Command {
     WriteHeld(oneshot::Sender<()>),
 }
 
+/// The command that puts `request` into the next batch, in its box at once since it is large, and where its answer comes.
+#[must_use]
+pub fn say(request: Request, copy: Option<Final>) -> (Command, oneshot::Receiver<Answer>) {
+    let (reply, answer) = oneshot::channel();
+    let pending = Pending {
+        request,
+        copy,
+        reply: Reply::Caller(reply),
+    };
+    (Command::Say(Box::new(pending)), answer)
+}
+
 /// What a writer works with.
 #[derive(Debug)]
 pub struct Parts {

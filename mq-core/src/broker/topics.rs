@@ -196,7 +196,8 @@ impl Broker {
     ) -> Result<QueueId, AdmitError> {
         match self.admit_existing(topic, queue) {
             Err(AdmitError::NoSuchTopic(_)) if self.shared.settings.auto_create_topics => {
-                self.create_on_demand(topic, self.shared.settings.default_queues)
+                // In a box: rare, and large for a part of every send's future.
+                Box::pin(self.create_on_demand(topic, self.shared.settings.default_queues))
                     .await
                     .map_err(AdmitError::NotCreated)?;
                 self.admit_existing(topic, queue)

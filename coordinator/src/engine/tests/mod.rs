@@ -568,3 +568,18 @@ async fn a_half_message_with_the_id_of_another_is_given_up_and_everybody_else_go
         Outcome::DecidedNow
     );
 }
+
+/// Each call of an [`Endpoint`] is a future in a box: above this size, allocating and moving it costs a tenth of a transaction.
+#[tokio::test]
+async fn what_a_producer_awaits_is_small() {
+    const MOST_BYTES: usize = 1024;
+    let mut rig = Rig::new().await;
+    let request = rig.request();
+    let bytes = size_of_val(&*rig.coordinator.half(request));
+    assert!(bytes <= MOST_BYTES, "half: {bytes}");
+    let receipt = rig.half().await;
+    let said = Rig::says(&receipt, Resolution::Commit);
+    let resolve = rig.coordinator.resolve(said);
+    let bytes = size_of_val(&*resolve);
+    assert!(bytes <= MOST_BYTES, "resolve: {bytes}");
+}

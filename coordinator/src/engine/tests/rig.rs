@@ -105,8 +105,14 @@ impl<S: TxStore + Clone> Rig<S> {
     }
 
     pub(crate) async fn half(&mut self) -> HalfReceipt {
+        let request = self.request();
+        self.coordinator.half(request).await.unwrap()
+    }
+
+    /// A half message that was not sent yet.
+    pub(crate) fn request(&mut self) -> HalfRequest {
         self.next_id += 1;
-        let request = HalfRequest {
+        HalfRequest {
             id: TransactionId(self.next_id),
             group: GroupName::new("order-service").unwrap(),
             message: Message::builder("orders")
@@ -118,8 +124,7 @@ impl<S: TxStore + Clone> Rig<S> {
             sender: Incarnation(7),
             marker: self.marker.map(MarkerIdentity),
             immunity: None,
-        };
-        self.coordinator.half(request).await.unwrap()
+        }
     }
 
     pub(crate) async fn resolve(&self, receipt: &HalfReceipt, resolution: Resolution) -> Outcome {
