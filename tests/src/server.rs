@@ -1,6 +1,7 @@
 //! The server that clients talk to: `halfmoon server` on free ports over a folder of its own, or one that runs elsewhere.
 
 use std::net::{Ipv4Addr, TcpListener};
+use std::path::PathBuf;
 use std::process::ExitStatus;
 use std::time::Duration;
 
@@ -14,6 +15,8 @@ use crate::raw::{Connection, Frame};
 /// The environment variable that names the nameserver, `host:port`, of a RocketMQ server to be judged instead of ours.
 pub const ELSEWHERE: &str = "HALFMOON_TEST_NAMESERVER";
 
+/// Its data folder inside its own.
+const DATA: &str = "data";
 /// How long a start may take on a busy machine.
 const READY_WITHIN: Duration = Duration::from_secs(30);
 /// How long a server may take until it has killed itself where it was told to, or ended as it was asked to.
@@ -121,7 +124,7 @@ impl Plan {
             .variable("HALFMOON_BROKER_LISTEN", &broker)
             .argument("server")
             .argument("--data")
-            .argument(folder.path().join("data"));
+            .argument(folder.path().join(DATA));
         if let Some(lines) = self.settings {
             let file = folder.path().join("broker.conf");
             std::fs::write(&file, lines).context("the settings can not be written")?;
@@ -185,6 +188,13 @@ impl Server {
         let ours = self.ours.take().context("only our own server is killed")?;
         drop(ours.running);
         ours.plan.start_over(ours.folder)
+    }
+
+    /// Its data folder, if it is ours.
+    #[must_use]
+    pub fn data(&self) -> Option<PathBuf> {
+        let ours = self.ours.as_ref()?;
+        Some(ours.folder.path().join(DATA))
     }
 
     /// Where clients start: `host:port` of the nameserver.

@@ -115,7 +115,8 @@ async fn open(folder: &Path) -> Result<Embedded> {
     Ok(Embedded::open(folder, settings).await?)
 }
 
-async fn database(file: &Path) -> Result<SqlitePool> {
+/// The service's own database, made if need be.
+pub(crate) async fn database(file: &Path) -> Result<SqlitePool> {
     let options = SqliteConnectOptions::new()
         .filename(file)
         .create_if_missing(true)

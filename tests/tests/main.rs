@@ -1,5 +1,6 @@
 //! The whole system from outside. The list of modules is the table of contents; `tests/run NAME` runs one.
 
+mod check_back;
 mod clients;
 mod contract;
 mod crash;
