@@ -13,8 +13,11 @@ use crate::transaction::State;
 /// How a sender is connected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sender {
-    /// Some connection of its process is open.
+    /// The connection of its process is open since it sent the half message.
     Connected,
+    /// Its process has opened a connection after it had sent the half message: another may have been lost, and what it said
+    /// over that one with it.
+    Back,
     /// It has had no connection for so long. For a process never seen: since the coordinator started.
     GoneFor(Duration),
 }
@@ -22,6 +25,8 @@ pub enum Sender {
 /// A connected producer of the group.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Member {
+    /// Number of its connection.
+    pub connection: u64,
     /// Its process life.
     pub incarnation: u128,
     /// The marker databases it can read.
@@ -33,6 +38,8 @@ pub struct Member {
 pub struct Attempt {
     /// When it was asked, if no answer has come.
     pub asked_at: Option<ServerTime>,
+    /// Number of the connection over which it was asked.
+    pub asked_over: u64,
     /// Check-backs that were not answered in time.
     pub unanswered: u32,
     /// Answers *in flight* in a row.
@@ -87,6 +94,8 @@ pub enum Reason {
     Timer,
     /// The process that sent it has no connection any more.
     SenderGone,
+    /// The process that sent it has connected again.
+    SenderBack,
     /// An operator wants to know.
     Operator,
 }
@@ -98,6 +107,7 @@ impl Reason {
         match self {
             Self::Timer => "timer",
             Self::SenderGone => "producer gone",
+            Self::SenderBack => "producer back",
             Self::Operator => "operator",
         }
     }
@@ -123,8 +133,10 @@ pub enum Action {
 /// Decides about one open transaction whose group has `members` connected.
 ///
 /// The sender itself is asked as long as any connection of its process is open; another member only once the sender has been
-/// gone for the grace time, and only one that can read the marker's database. Without a marker anyone of the group is asked
-/// in the sender's place, after the message's immunity, which its `check_at` says.
+/// gone for the grace time, and only one that can read the marker's database. A sender that has connected again is asked at
+/// once, since its resolution may have been lost with the connection; if it answers UNKNOWN, the next time is due as ever. A
+/// check-back whose connection is gone is not waited for. Without a marker anyone of the group is asked in the sender's place,
+/// after the message's immunity, which its `check_at` says.
 #[must_use]
 pub fn plan(
     now: ServerTime,
@@ -139,7 +151,11 @@ pub fn plan(
     if !askable {
         return wait(None);
     }
-    if let Some(asked_at) = attempt.asked_at {
+    let is_open = || {
+        let mut connections = members.iter().map(|member| member.connection);
+        connections.any(|connection| connection == attempt.asked_over)
+    };
+    if let Some(asked_at) = attempt.asked_at.filter(|_| is_open()) {
         return wait(Some(asked_at.after(settings.answer_within)));
     }
     if now < attempt.not_before {
@@ -148,16 +164,17 @@ pub fn plan(
     let due = attempt.demanded || row.check_at.is_none_or(|check_at| check_at <= now);
     let with_marker = row.half.marker.is_some();
     let reason = match sender {
-        Sender::Connected if attempt.demanded => Reason::Operator,
+        Sender::Connected | Sender::Back if attempt.demanded => Reason::Operator,
         Sender::GoneFor(gone) if attempt.demanded && gone >= settings.grace => Reason::Operator,
-        Sender::Connected if due => Reason::Timer,
+        Sender::Back if with_marker && row.checks == 0 => Reason::SenderBack,
+        Sender::Connected | Sender::Back if due => Reason::Timer,
         Sender::GoneFor(gone) if gone >= settings.grace && (due || with_marker) => {
             Reason::SenderGone
         }
         Sender::GoneFor(gone) if gone < settings.grace && (due || with_marker) => {
             return wait(Some(now.after(settings.grace - gone)));
         }
-        Sender::Connected | Sender::GoneFor(_) => return wait(row.check_at),
+        Sender::Connected | Sender::Back | Sender::GoneFor(_) => return wait(row.check_at),
     };
     let answers = |member: &&Member| {
         row.half
@@ -172,8 +189,8 @@ pub fn plan(
     // A process may stay connected without producing for the group any more; a marker it still can read, a listener is gone.
     let left = !with_marker && !members.iter().any(|member| own(&member));
     let chosen = match sender {
-        Sender::Connected if !left => members.iter().find(own),
-        Sender::Connected | Sender::GoneFor(_) => {
+        Sender::Connected | Sender::Back if !left => members.iter().find(own),
+        Sender::Connected | Sender::Back | Sender::GoneFor(_) => {
             // After two unanswered check-backs the next one is asked.
             let eligible = members.iter().filter(answers).count();
             let turn = usize::try_from(attempt.unanswered / 2).unwrap_or(usize::MAX);
@@ -225,6 +242,7 @@ mod tests {
 
     fn member(incarnation: u128, answers_for: &[u128]) -> Member {
         Member {
+            connection: incarnation as u64 * 10,
             incarnation,
             answers_for: answers_for.into(),
         }
@@ -293,6 +311,44 @@ mod tests {
             Sender::Connected,
             &members,
         );
+        assert!(
+            matches!(asked, Action::Ask { incarnation: 8, .. }),
+            "{asked:?}"
+        );
+    }
+
+    #[test]
+    fn a_sender_that_is_back_is_asked_at_once_until_it_does_not_know() {
+        let members = [member(8, &[5]), member(7, &[5])];
+        let plan = |row: &Row| decide(2 * SECOND, row, &Attempt::default(), Sender::Back, &members);
+        let asked = Action::Ask {
+            incarnation: 7,
+            reason: Reason::SenderBack,
+        };
+        assert_eq!(plan(&row(Some(5))), asked);
+        let due = Action::Wait {
+            until: Some(ServerTime(7 * SECOND)),
+        };
+        let mut unknown = row(Some(5));
+        unknown.checks = 1;
+        assert_eq!(plan(&unknown), due, "its budget is not used up at once");
+        assert_eq!(plan(&row(None)), due, "immunity is kept");
+    }
+
+    #[test]
+    fn a_check_back_whose_connection_is_gone_is_not_waited_for() {
+        let members = [member(8, &[5]), member(9, &[5])];
+        let plan = |asked_over| {
+            let attempt = Attempt {
+                asked_at: Some(ServerTime(8 * SECOND)),
+                asked_over,
+                ..Attempt::default()
+            };
+            decide(8 * SECOND, &row(Some(5)), &attempt, LONG_GONE, &members)
+        };
+        let until = Some(ServerTime(9 * SECOND));
+        assert_eq!(plan(90), Action::Wait { until });
+        let asked = plan(60);
         assert!(
             matches!(asked, Action::Ask { incarnation: 8, .. }),
             "{asked:?}"

@@ -151,7 +151,8 @@ pub struct Sweeper {
 /// What a sweeper knows about a connected group.
 #[derive(Debug, Default)]
 struct Watched {
-    members: BTreeSet<u128>,
+    /// Numbers of its members' connections.
+    members: BTreeSet<u64>,
     /// Every open transaction is looked at when these times have come, not only those that are due: members changed.
     look_at_all: Vec<ServerTime>,
     all: bool,
@@ -223,7 +224,7 @@ impl Sweeper {
     ) -> Result<Option<ServerTime>, StoreError> {
         let grace = self.parts.settings.grace;
         let watched = self.groups.entry(group.clone()).or_default();
-        let members: BTreeSet<u128> = clients.iter().map(|client| client.incarnation).collect();
+        let members: BTreeSet<u64> = clients.iter().map(|client| client.connection).collect();
         if members != watched.members {
             watched.members = members;
             watched.look_at_all = vec![now, now.after(grace)];
@@ -303,6 +304,7 @@ impl Sweeper {
         let members: Vec<Member> = clients
             .iter()
             .map(|client| Member {
+                connection: client.connection,
                 incarnation: client.incarnation,
                 answers_for: client.answers_for.clone(),
             })
@@ -321,12 +323,13 @@ impl Sweeper {
                 reason,
             } => {
                 steps::reach("check_back.planned");
-                attempt.asked_at = Some(now);
                 let unanswered = attempt.unanswered;
+                let client = connection(clients, incarnation, unanswered)?;
+                attempt.asked_at = Some(now);
+                attempt.asked_over = client.connection;
                 if !self.remember(now, &row, attempt, reason) {
                     return None;
                 }
-                let client = connection(clients, incarnation, unanswered)?;
                 if !self.ask(&row, unanswered, client) {
                     // The connection is gone or full: as if nothing had been asked.
                     if let Some(open) = self.parts.attempts.lock().open.get_mut(&position) {
@@ -344,17 +347,18 @@ impl Sweeper {
         let Some(sender) = row.half.sender else {
             return Sender::GoneFor(Duration::MAX);
         };
-        if self.parts.broker.clients().is_connected(sender.0) {
-            return Sender::Connected;
+        let clients = self.parts.broker.clients();
+        if let Some(connected_for) = clients.connected_for(sender.0) {
+            // Not the sweep's `now`, which was before the rows were read.
+            let age = self.parts.broker.log().now().since(row.half.prepared_at);
+            return if age > connected_for {
+                Sender::Back
+            } else {
+                Sender::Connected
+            };
         }
         let since_start = now.since(self.started);
-        Sender::GoneFor(
-            self.parts
-                .broker
-                .clients()
-                .last_seen(sender.0)
-                .unwrap_or(since_start),
-        )
+        Sender::GoneFor(clients.last_seen(sender.0).unwrap_or(since_start))
     }
 
     fn remember(&self, now: ServerTime, row: &Row, attempt: Attempt, reason: Reason) -> bool {

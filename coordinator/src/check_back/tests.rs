@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::client::endpoint::{Endpoint, HalfReceipt, Outcome, Resolve};
+use crate::client::endpoint::{Endpoint, HalfReceipt, HalfRequest, Outcome, Resolve};
 use crate::engine::operate::OperateError;
 use crate::engine::tests::rig::Rig;
 use crate::store::TxStore;
@@ -112,6 +112,77 @@ async fn a_sender_that_comes_back_within_the_grace_time_is_asked_itself() {
         .unwrap()
         .unwrap();
     assert_eq!((row.checks, row.state), (0, State::Prepared));
+}
+
+/// Its resolution may have been lost with its connection.
+#[tokio::test(start_paused = true)]
+async fn a_sender_that_connects_again_is_asked_at_once() {
+    let mut rig = rig().await;
+    let (sender, _) = rig.connect(7, &[MARKER]);
+    let late = HalfRequest {
+        immunity: Some(ms(60_000)),
+        ..rig.request()
+    };
+    let receipt = rig.coordinator.half(late).await.unwrap();
+    rig.pass(ms(100)).await;
+    let (_again, asked) = rig.connect(7, &[MARKER]);
+    drop(sender);
+    rig.pass(ms(50)).await;
+    assert_eq!(asked.take(), [receipt.position]);
+    rig.coordinator
+        .resolve(answer(&receipt, Resolution::Unknown))
+        .await
+        .unwrap();
+    rig.pass(ms(500)).await;
+    assert_eq!(
+        asked.take(),
+        [],
+        "UNKNOWN counts: the next time is due as ever"
+    );
+    let young = rig.half().await;
+    rig.pass(ms(900)).await;
+    let asked = asked.take();
+    assert!(
+        !asked.contains(&young.position),
+        "it is sent over this connection"
+    );
+}
+
+/// Its row is held back in memory while the connection is lost and opened again.
+#[tokio::test(start_paused = true)]
+async fn a_sender_that_connects_again_before_the_row_is_stored_is_asked_at_once() {
+    let mut rig = rig().await;
+    let (sender, _) = rig.connect(7, &[MARKER]);
+    let late = HalfRequest {
+        immunity: Some(ms(60_000)),
+        ..rig.request()
+    };
+    let receipt = rig.coordinator.half(late).await.unwrap();
+    rig.pass(ms(10)).await;
+    drop(sender);
+    let (_again, asked) = rig.connect(7, &[MARKER]);
+    rig.pass(ms(20)).await;
+    assert_eq!(asked.take(), [], "there is no row yet");
+    rig.pass(ms(100)).await;
+    assert_eq!(asked.take(), [receipt.position]);
+}
+
+/// Whoever was asked is killed before it answers.
+#[tokio::test(start_paused = true)]
+async fn a_check_back_that_is_lost_with_its_connection_is_made_again_elsewhere() {
+    let mut rig = rig().await;
+    let receipt = rig.half().await;
+    rig.pass(ms(1000)).await;
+    let (first, asked) = rig.connect(8, &[MARKER]);
+    let (_other, others) = rig.connect(9, &[MARKER]);
+    rig.pass(ms(50)).await;
+    assert_eq!(
+        (asked.take(), others.take()),
+        (vec![receipt.position], vec![])
+    );
+    drop(first);
+    rig.pass(ms(50)).await;
+    assert_eq!(others.take(), [receipt.position]);
 }
 
 #[tokio::test(start_paused = true)]

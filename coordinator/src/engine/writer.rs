@@ -136,14 +136,17 @@ pub struct CheckAt {
 }
 
 impl CheckAt {
-    /// The time `asked` for; sooner if the sender is gone already. Liveness is a level: nobody's leaving can be missed.
+    /// The time `asked` for; sooner if the sender is gone already, now if it has connected again since it sent this. Liveness
+    /// is a level: nobody's leaving can be missed.
     #[must_use]
     pub fn of(&self, half: &Half, asked: ServerTime) -> ServerTime {
         let (Some(sender), Some(_)) = (half.sender, half.marker) else {
             return asked;
         };
-        if self.clients.is_connected(sender.0) {
-            return asked;
+        if let Some(connected_for) = self.clients.connected_for(sender.0) {
+            let now = self.log.now();
+            let is_back = now.since(half.prepared_at) > connected_for;
+            return if is_back { asked.min(now) } else { asked };
         }
         let gone = self.clients.last_seen(sender.0).unwrap_or_default();
         asked.min(self.log.now().after(self.grace.saturating_sub(gone)))

@@ -19,6 +19,8 @@ const REMEMBERED: usize = 16_384;
 /// One connected producer.
 #[derive(Debug, Clone)]
 pub struct Client {
+    /// Number of its connection; does not repeat while the process lives.
+    pub connection: u64,
     /// Client id; ids repeat in containers.
     pub id: Arc<str>,
     /// Its process life; does not repeat.
@@ -50,8 +52,16 @@ struct Table {
     connections: BTreeMap<u64, Entry>,
     producers: HashMap<GroupName, BTreeSet<u64>>,
     consumers: HashMap<GroupName, BTreeSet<u64>>,
-    open: HashMap<u128, usize>,
+    open: HashMap<u128, Open>,
     gone: Gone,
+}
+
+/// The open connections of a process life.
+#[derive(Debug, Default)]
+struct Open {
+    count: usize,
+    /// When the newest was opened.
+    newest: Duration,
 }
 
 #[derive(Debug)]
@@ -104,16 +114,17 @@ impl Clients {
         source: impl Into<Arc<str>>,
         link: Arc<dyn Link>,
     ) -> Connection {
+        let mut table = self.table();
+        let number = table.next;
+        table.next += 1;
         let client = Client {
+            connection: number,
             id: client_id.into(),
             incarnation,
             answers_for: Arc::default(),
             link,
             source: source.into(),
         };
-        let mut table = self.table();
-        let number = table.next;
-        table.next += 1;
         table.connections.insert(
             number,
             Entry {
@@ -121,7 +132,9 @@ impl Clients {
                 said: Announcement::default(),
             },
         );
-        *table.open.entry(incarnation).or_default() += 1;
+        let open = table.open.entry(incarnation).or_default();
+        open.count += 1;
+        open.newest = self.shared.clock.monotonic();
         table.gone.at.remove(&incarnation);
         drop(table);
         self.changed();
@@ -171,10 +184,11 @@ impl Clients {
             .cloned()
     }
 
-    /// Whether any connection of this process life is open.
+    /// How long ago (monotonic) the newest open connection of this process life was opened. `None` while none is open.
     #[must_use]
-    pub fn is_connected(&self, incarnation: u128) -> bool {
-        self.table().open.contains_key(&incarnation)
+    pub fn connected_for(&self, incarnation: u128) -> Option<Duration> {
+        let newest = self.table().open.get(&incarnation)?.newest;
+        Some(self.shared.clock.monotonic().saturating_sub(newest))
     }
 
     /// How long ago (monotonic) the last connection of this process life closed. `None` while one is open, and for lives
@@ -329,13 +343,14 @@ impl Drop for Connection {
         let (touched, _) = table.say(self.number, Announcement::default());
         if let Some(entry) = table.connections.remove(&self.number) {
             let incarnation = entry.client.incarnation;
-            let left = table.open.get(&incarnation).map_or(0, |open| open - 1);
+            let left = table.open.get_mut(&incarnation).map_or(0, |open| {
+                open.count -= 1;
+                open.count
+            });
             if left == 0 {
                 table.open.remove(&incarnation);
                 let now = self.shared.clock.monotonic();
                 table.gone.insert(incarnation, now);
-            } else {
-                table.open.insert(incarnation, left);
             }
         }
         let notices = table.notices(&touched);
@@ -402,18 +417,25 @@ mod tests {
         let two = clients.connect("same-id", 7, "b", link.clone());
         let other = clients.connect("same-id", 8, "c", link.clone());
         drop(one);
-        assert!(clients.is_connected(7));
+        assert!(clients.connected_for(7).is_some());
         assert_eq!(clients.last_seen(7), None);
         drop(two);
-        assert!(!clients.is_connected(7));
+        assert_eq!(clients.connected_for(7), None);
         assert!(
-            clients.is_connected(8),
+            clients.connected_for(8).is_some(),
             "another life with the same client id is not touched"
         );
         clock.advance(Duration::from_millis(400));
         assert_eq!(clients.last_seen(7), Some(Duration::from_millis(400)));
-        let _again = clients.connect("same-id", 7, "d", link);
+        let _again = clients.connect("same-id", 7, "d", link.clone());
         assert_eq!(clients.last_seen(7), None);
+        clock.advance(Duration::from_millis(300));
+        let newer = clients.connect("same-id", 7, "e", link);
+        clock.advance(Duration::from_millis(100));
+        let newest = Some(Duration::from_millis(100));
+        assert_eq!(clients.connected_for(7), newest);
+        drop(newer);
+        assert_eq!(clients.connected_for(7), newest, "what was lost is lost");
         assert_eq!(clients.last_seen(99), None);
         drop(other);
     }
