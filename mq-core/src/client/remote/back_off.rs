@@ -4,8 +4,8 @@ use std::time::Duration;
 
 /// The pause after the first failure.
 const FIRST: Duration = Duration::from_millis(100);
-/// The longest pause.
-const LONGEST: Duration = Duration::from_secs(5);
+/// The longest pause. Nobody can be asked before it is connected again, so a broker that is back must not wait long.
+const LONGEST: Duration = Duration::from_secs(1);
 
 /// How long to wait after this many failures in a row: doubling, capped, and up to a quarter longer by `chance`, so that
 /// many clients do not come back in one moment.
@@ -26,7 +26,7 @@ mod tests {
     #[test]
     fn pauses_double_up_to_a_cap_and_differ_by_chance() {
         let pauses: Vec<_> = (1..9).map(|n| pause(n, 0).as_millis()).collect();
-        assert_eq!(pauses, [100, 200, 400, 800, 1600, 3200, 5000, 5000]);
+        assert_eq!(pauses, [100, 200, 400, 800, 1000, 1000, 1000, 1000]);
         assert_eq!(pause(u32::MAX, 0), LONGEST);
         for chance in 0..1000 {
             let pause = pause(3, chance);
