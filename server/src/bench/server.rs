@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
+use coordinator::store::postgres::server::{create_database, drop_database};
 use mq_core::clock::{Clock, SystemClock};
 use tokio::task::JoinSet;
 
@@ -33,8 +34,8 @@ const WARM_UP: Duration = Duration::from_secs(2);
 /// A server is started as a process with a fresh folder, and driven with RocketMQ's own requests from this process: so many
 /// connections, so many operations in flight on each. half+commit sends a half message, waits until it is stored, sends its
 /// COMMIT and waits for the answer; send sends plain messages; backlog reads messages that were sent before, 32 at a time
-/// from 4 queues. Counted is what can be read: how far the ends of the queues moved. CPU is the server's, from /proc. With
-/// --against the same is done to another server in every round, and the ratios are printed. Figures are medians.
+/// from 4 queues. Counted is what can be read: how far the ends of the queues moved. CPU is the server's, from /proc, and
+/// Postgres is left out of it. With --against the same is done to another server in every round, and the ratios are printed. Figures are medians.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct Arguments {
@@ -47,6 +48,9 @@ pub(super) struct Arguments {
     /// What --memory our server is given
     #[arg(long, value_name = "SIZE")]
     memory: Option<String>,
+    /// Decide in Postgres instead: any database of a server, in which a new one is made for ours and dropped again
+    #[arg(long, value_name = "URL")]
+    postgres: Option<String>,
     /// Another server's nameserver, to measure in the same rounds
     #[arg(long, value_name = "IP:PORT")]
     against: Option<SocketAddrV4>,
@@ -80,6 +84,7 @@ const EXAMPLES: &str = "\
 Examples:
   halfmoon bench server                                         less than a minute
   halfmoon bench server --json --repeat 5 > figures.json
+  halfmoon bench server --postgres postgres://bench@10.0.0.5/postgres --only half-commit
   halfmoon bench server --against 127.0.0.1:29876 --against-pids 4711,4712
   halfmoon bench server --only half-commit --connections 16 --in-flight 64";
 
@@ -105,9 +110,26 @@ struct Step {
 pub(super) async fn run(arguments: Arguments) -> Result<Report, Failure> {
     let workplace = Workplace::new(arguments.data.clone())?;
     tokio::select! {
-        report = measure(&arguments, &workplace) => report,
+        report = measure_in_database(&arguments, &workplace) => report,
         _ = tokio::signal::ctrl_c() => Err(Failure::Environment("stopped; nothing is printed".into())),
     }
+}
+
+/// Measures with a database of its own in Postgres, if one is asked for, and drops that also when the measurement failed.
+async fn measure_in_database(
+    arguments: &Arguments,
+    workplace: &Workplace,
+) -> Result<Report, Failure> {
+    let Some(url) = &arguments.postgres else {
+        return measure(arguments, workplace, None).await;
+    };
+    let name = format!("halfmoon_bench_{}", std::process::id());
+    let database = create_database(url, &name).await?;
+    let report = measure(arguments, workplace, Some(&database)).await;
+    let dropped = drop_database(url, &name).await;
+    let report = report?;
+    dropped?;
+    Ok(report)
 }
 
 fn plan(arguments: &Arguments) -> Vec<Step> {
@@ -133,13 +155,17 @@ fn plan(arguments: &Arguments) -> Vec<Step> {
     plan
 }
 
-async fn measure(arguments: &Arguments, workplace: &Workplace) -> Result<Report, Failure> {
+async fn measure(
+    arguments: &Arguments,
+    workplace: &Workplace,
+    database: Option<&str>,
+) -> Result<Report, Failure> {
     let plan = plan(arguments);
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
     let progress = Progress::new((plan.len() as u64 + 1) * u64::from(arguments.repeat) + 1);
     let place = workplace.place("server");
     let memory = arguments.memory.as_deref();
-    let ours = Subject::start(place.path(), memory, &*clock).await?;
+    let ours = Subject::start(place.path(), memory, database, &*clock).await?;
     let other = match arguments.against {
         Some(nameserver) => Some(Subject::find(nameserver, &arguments.against_pids).await?),
         None => None,
@@ -170,7 +196,7 @@ async fn measure(arguments: &Arguments, workplace: &Workplace) -> Result<Report,
         report.check("against_resident_after_load", other.resident_mib(), "MiB");
     }
     ours.stop().await?;
-    let again = Subject::start(place.path(), memory, &*clock).await?;
+    let again = Subject::start(place.path(), memory, database, &*clock).await?;
     report.check(
         "start_after_clean_stop",
         again.ready.as_secs_f64() * 1e3,
@@ -193,6 +219,7 @@ fn fill_in(
         let rounds = measured.get(step).map_or(&[][..], Vec::as_slice);
         let store = match (step.other, step.kind) {
             (true, _) => "against",
+            (false, Loop::HalfCommit) if arguments.postgres.is_some() => "postgres",
             (false, Loop::HalfCommit) => "sqlite",
             (false, Loop::Send | Loop::Backlog) => "none",
         };

@@ -31,13 +31,14 @@ pub(super) struct Subject {
 }
 
 impl Subject {
-    /// Starts our own server on free ports.
+    /// Starts our own server on free ports, deciding in `database` or else beside its log.
     ///
     /// # Errors
     /// It does not start.
     pub(super) async fn start(
         data: &Path,
         memory: Option<&str>,
+        database: Option<&str>,
         clock: &dyn Clock,
     ) -> Result<Self, Failure> {
         let [nameserver, broker] = free_ports().map_err(failed)?;
@@ -51,6 +52,11 @@ impl Subject {
         if let Some(memory) = memory {
             command.args(["--memory", memory]);
         }
+        // Not an argument: every user of the machine may read those, and a URL may hold a password.
+        match database {
+            Some(database) => command.env("HALFMOON_DATABASE", database),
+            None => command.env_remove("HALFMOON_DATABASE"),
+        };
         let began = clock.monotonic();
         let mut child = command
             .stdin(Stdio::null())
