@@ -9,5 +9,5 @@ use mimalloc::MiMalloc;
 static ALLOCATOR: MiMalloc = MiMalloc;
 
 fn main() -> ExitCode {
-    examples::split_services::main()
+    examples::split_services::main(&examples::split_services::SPLIT_SERVICES)
 }

@@ -1,7 +1,8 @@
 -- The books: what all databases say, side by side, for checks.sql and summary.sql.
 --
--- One connection has attached every database: orders_0 and further, payments_0 and further, stock, and the coordinator's
--- own as `coordinator`. A line {orders: ...} or {payments: ...} stands for the union over the databases of that service.
+-- One connection has attached every database: orders_0 and further, payments_0 and further, stock_0 and further, and the
+-- coordinator's own as `coordinator`. A line {orders: ...}, {payments: ...} or {stock: ...} stands for the union over the
+-- databases of that service.
 -- `asked` is filled by the program with the orders that were to be placed.
 
 CREATE TEMP TABLE asked (
@@ -25,6 +26,15 @@ CREATE TEMP VIEW all_rejected AS
 CREATE TEMP VIEW all_payments AS
 {payments: SELECT {shard} AS shard, * FROM payments_{shard}.payment};
 
+CREATE TEMP VIEW all_reserved_lines AS
+{stock: SELECT {shard} AS shard, * FROM stock_{shard}.reservation_line};
+
+CREATE TEMP VIEW all_products AS
+{stock: SELECT {shard} AS shard, * FROM stock_{shard}.product};
+
+CREATE TEMP VIEW all_deliveries AS
+{stock: SELECT {shard} AS shard, * FROM stock_{shard}.restocking};
+
 -- What became of each order, whichever database says so.
 CREATE TEMP TABLE ends (order_id INTEGER NOT NULL, shard INTEGER NOT NULL, how TEXT NOT NULL);
 INSERT INTO ends
@@ -38,6 +48,11 @@ CREATE TEMP TABLE paid (order_id INTEGER NOT NULL, amount_cents INTEGER NOT NULL
 INSERT INTO paid SELECT order_id, amount_cents, status FROM all_payments;
 CREATE INDEX temp.paid_order ON paid (order_id);
 
+CREATE TEMP TABLE reserved (shard INTEGER NOT NULL, order_id INTEGER NOT NULL, status TEXT NOT NULL, answered_by BLOB NOT NULL);
+INSERT INTO reserved
+{stock: SELECT {shard}, order_id, status, answered_by FROM stock_{shard}.reservation};
+CREATE INDEX temp.reserved_order ON reserved (order_id);
+
 -- Rows that a message hangs on, each with the transaction that wrote it.
 CREATE TEMP TABLE business (id BLOB NOT NULL, order_id INTEGER NOT NULL, what TEXT NOT NULL, place TEXT NOT NULL);
 INSERT INTO business
@@ -45,7 +60,7 @@ SELECT placed_by, order_id, 'orders/placed', 'orders_' || shard FROM all_orders
 UNION ALL
 SELECT cancelled_by, order_id, 'orders/cancelled', 'orders_' || shard FROM all_orders WHERE cancelled_by IS NOT NULL
 UNION ALL
-SELECT answered_by, order_id, CASE status WHEN 'refused' THEN 'stock/refused' ELSE 'stock/reserved' END, 'stock' FROM stock.reservation
+SELECT answered_by, order_id, CASE status WHEN 'refused' THEN 'stock/refused' ELSE 'stock/reserved' END, 'stock_' || shard FROM reserved
 UNION ALL
 SELECT answered_by, order_id, 'payments/' || status, 'payments_' || shard FROM all_payments;
 CREATE INDEX temp.business_id ON business (id);
@@ -54,7 +69,7 @@ CREATE TEMP TABLE markers (id BLOB NOT NULL, value INTEGER NOT NULL, at_ms INTEG
 INSERT INTO markers
 {orders: SELECT id, value, at_ms, 'orders_{shard}' FROM orders_{shard}.halfmoon_marker} UNION ALL
 {payments: SELECT id, value, at_ms, 'payments_{shard}' FROM payments_{shard}.halfmoon_marker} UNION ALL
-SELECT id, value, at_ms, 'stock'      FROM stock.halfmoon_marker;
+{stock: SELECT id, value, at_ms, 'stock_{shard}' FROM stock_{shard}.halfmoon_marker};
 CREATE INDEX temp.markers_id ON markers (id);
 
 -- The coordinator's view of the same transactions, and who decided them according to its history.

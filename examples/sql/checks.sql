@@ -21,14 +21,14 @@ WHERE o.goods_cents + o.freight_cents <> a.amount_cents OR o.goods_cents <> a.go
 
 -- check: accepted orders are reserved and captured, all others end with what stock and payment said
 SELECT 'order ' || e.order_id || ' is ' || e.how || ', its stock ' || coalesce(r.status, 'never asked') || ', its payment ' || coalesce(p.status, 'never asked')
-FROM ends e LEFT JOIN stock.reservation r ON r.order_id = e.order_id LEFT JOIN paid p ON p.order_id = e.order_id
+FROM ends e LEFT JOIN reserved r ON r.order_id = e.order_id LEFT JOIN paid p ON p.order_id = e.order_id
 WHERE (e.how, coalesce(r.status, '-'), coalesce(p.status, '-')) NOT IN (VALUES
     ('accepted', 'reserved', 'captured'), ('cancelled for stock', 'refused', '-'),
     ('cancelled for payment', 'released', 'refused'), ('rejected', '-', '-')) LIMIT 5;
 
 -- check: nothing is reserved or paid for an order that is not there
 SELECT 'order ' || order_id || ' has an answer and is in no database'
-FROM (SELECT order_id FROM stock.reservation UNION ALL SELECT order_id FROM paid)
+FROM (SELECT order_id FROM reserved UNION ALL SELECT order_id FROM paid)
 WHERE order_id NOT IN (SELECT order_id FROM ends) LIMIT 5;
 
 -- check: an order is paid for once, and its amount
@@ -45,17 +45,17 @@ WHERE captured <> accepted;
 -- check: all lines of an order are reserved, or none
 SELECT 'product ' || coalesce(l.product_id, r.product_id) || ' of order ' || coalesce(l.order_id, r.order_id)
     || ': ' || coalesce(l.quantity, 0) || ' ordered, ' || coalesce(r.quantity, 0) || ' reserved'
-FROM (SELECT line.* FROM all_lines line JOIN stock.reservation s ON s.order_id = line.order_id AND s.status <> 'refused') l
-FULL JOIN stock.reservation_line r ON r.order_id = l.order_id AND r.product_id = l.product_id
+FROM (SELECT line.* FROM all_lines line JOIN reserved s ON s.order_id = line.order_id AND s.status <> 'refused') l
+FULL JOIN all_reserved_lines r ON r.order_id = l.order_id AND r.product_id = l.product_id
 WHERE l.quantity IS NOT r.quantity LIMIT 5;
 
--- check: for every product, first stock and deliveries less what is on hand is what accepted orders took
-SELECT product_id || ' (' || name || '): ' || initial || ' + ' || restocked || ' delivered - ' || on_hand || ' on hand, ' || sold || ' sold'
+-- check: for every product in every warehouse, first stock and deliveries less what is on hand is what accepted orders took
+SELECT product_id || ' (' || name || ') in stock_' || shard || ': ' || initial || ' + ' || restocked || ' delivered - ' || on_hand || ' on hand, ' || sold || ' sold'
 FROM (SELECT p.*,
-             (SELECT coalesce(sum(quantity), 0) FROM stock.restocking d WHERE d.product_id = p.product_id) AS restocked,
-             (SELECT coalesce(sum(l.quantity), 0) FROM stock.reservation_line l JOIN ends e ON e.order_id = l.order_id
-              WHERE l.product_id = p.product_id AND e.how = 'accepted') AS sold
-      FROM stock.product p)
+             (SELECT coalesce(sum(quantity), 0) FROM all_deliveries d WHERE d.product_id = p.product_id AND d.shard = p.shard) AS restocked,
+             (SELECT coalesce(sum(l.quantity), 0) FROM all_reserved_lines l JOIN ends e ON e.order_id = l.order_id
+              WHERE l.product_id = p.product_id AND l.shard = p.shard AND e.how = 'accepted') AS sold
+      FROM all_products p)
 WHERE initial + restocked - on_hand <> sold LIMIT 5;
 
 -- check: every transaction is decided, and every committed one published

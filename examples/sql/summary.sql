@@ -15,6 +15,6 @@ SELECT
     (SELECT count(*) FROM decisions WHERE actor = 'marker')                      AS by_check_back,
     (SELECT count(*) FROM markers WHERE value = 0)                               AS tombstones,
     (SELECT coalesce(sum(amount_cents), 0) FROM paid WHERE status = 'captured')  AS captured_cents,
-    (SELECT coalesce(sum(quantity), 0) FROM stock.restocking)                    AS delivered,
-    (SELECT sum(on_hand) FROM stock.product)                                     AS on_hand,
-    (SELECT count(DISTINCT after_answers) FROM stock.restocking)                 AS deliveries;
+    (SELECT coalesce(sum(quantity), 0) FROM all_deliveries)                      AS delivered,
+    (SELECT sum(on_hand) FROM all_products)                                      AS on_hand,
+    (SELECT count(*) FROM (SELECT DISTINCT shard, after_answers FROM all_deliveries)) AS deliveries;

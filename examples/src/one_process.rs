@@ -17,6 +17,7 @@ use mq_core::client::Builder;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use crate::process;
 use crate::shop::catalog::{Catalog, ORDERS, Order};
 use crate::shop::databases::{self, Databases, Layout};
 use crate::shop::orders::{self, Orders};
@@ -34,6 +35,7 @@ pub const SHOPS_FOLDER: &str = "shops";
 const LAYOUT: Layout = Layout {
     orders: 4,
     payments: 2,
+    stock: 1,
     tills: true,
 };
 /// Orders that are being placed at a time.
@@ -93,13 +95,7 @@ impl Outcome {
 /// Exit status 0 if everything adds up, 1 if not or if something failed, 2 for wrong arguments or an unusable data folder.
 #[must_use]
 pub fn main() -> ExitCode {
-    tracing_subscriber::fmt()
-        .with_writer(std::io::stderr)
-        .with_env_filter(
-            tracing_subscriber::EnvFilter::try_from_default_env()
-                .unwrap_or_else(|_| "error".into()),
-        )
-        .init();
+    process::diagnose();
     let args = match Args::try_parse() {
         Ok(args) => args,
         Err(error) if error.use_stderr() => {
@@ -125,11 +121,7 @@ pub fn main() -> ExitCode {
         }
         None => {}
     }
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build();
-    match runtime.map(|runtime| runtime.block_on(run(&args))) {
+    match process::runtime().map(|runtime| runtime.block_on(run(&args))) {
         Ok(Ok(outcome)) => print(&outcome),
         Ok(Err(RunError::Unusable(why))) => fail(&format!("error: {}", one_line(&why)), 2),
         Ok(Err(RunError::Failed(error))) => fail(&format!("error: {error:#}"), 1),
@@ -230,9 +222,9 @@ async fn trade(
     let order_markers = databases::markers(&databases.orders).await?;
     let producer = attach(orders::GROUP, order_markers.clone(), coordinator).await?;
     let orders = Orders::new(&databases.orders, producer).await?;
-    let markers = databases::markers(std::slice::from_ref(&databases.stock)).await?;
+    let markers = databases::markers(&databases.stock).await?;
     let producer = attach(stock::GROUP, markers, coordinator).await?;
-    let stock = Stock::new(databases.stock.clone(), producer.clone()).await?;
+    let stock = Stock::new(&databases.stock, producer.clone()).await?;
     let mut producers = vec![orders.producer().clone(), producer];
     let markers = databases::markers(&databases.payments).await?;
     let producer = attach(payments::GROUP, markers, coordinator).await?;

@@ -1,15 +1,20 @@
 //! The shop as processes of their own: a server, two instances of the order service, stock and payment, killed in the middle.
+//! One way to lay out its databases is [`SPLIT_SERVICES`], another is that of [`crate::split_sharded`].
 //!
 //! | module | owns |
 //! |---|---|
 //! | [`service`] | one service as a process: its database, its place at the server, its end |
 //! | [`http`] | the order service's HTTP, and the customers at the other end of it |
 //! | [`processes`] | starting processes, hearing that they are ready, killing them |
+//! | [`plans`] | which processes there are, and where they listen |
+//! | [`fleet`] | all of them together |
 //! | [`run`] | all of it: start, feed, kill, start again, reconcile |
 //! | [`books`] | what the databases and the audit say in the end |
 
 pub mod books;
+pub mod fleet;
 pub mod http;
+pub mod plans;
 pub mod processes;
 pub mod run;
 pub mod service;
@@ -20,25 +25,36 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Result;
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, FromArgMatches as _, Parser, Subcommand};
 
-use crate::shop::catalog::ORDERS;
+use crate::process;
 use crate::shop::databases::Layout;
 
+/// A shop of processes, as one example shows it.
+#[derive(Debug, Clone, Copy)]
+pub struct Scene {
+    /// The name of its program.
+    pub name: &'static str,
+    /// What it shows, in one line.
+    pub about: &'static str,
+    /// The services' databases.
+    pub layout: Layout,
+}
+
 /// One database for each service.
-pub const LAYOUT: Layout = Layout {
-    orders: 1,
-    payments: 1,
-    tills: false,
+pub const SPLIT_SERVICES: Scene = Scene {
+    name: "split_services",
+    about: "A shop whose services are processes of their own: they share no database and agree through messages alone",
+    layout: Layout {
+        orders: 1,
+        payments: 1,
+        stock: 1,
+        tills: false,
+    },
 };
 
-/// A shop whose services are processes of their own: they share no database and agree through messages alone.
-///
-/// Without a command everything is started by one: `halfmoon server`, two instances of the order service, stock and payment. The
-/// Northwind orders are fed over HTTP, processes are killed with SIGKILL in the middle and started again, and in the end all
-/// databases are compared with the coordinator's audit.
 #[derive(Debug, Parser)]
-#[command(name = "split_services", after_help = BY_HAND, args_conflicts_with_subcommands = true)]
+#[command(args_conflicts_with_subcommands = true)]
 struct CommandLine {
     #[command(subcommand)]
     command: Option<Command>,
@@ -46,16 +62,34 @@ struct CommandLine {
     all: run::Arguments,
 }
 
+const HOW: &str = "\
+Without a command everything is started by one: `halfmoon server`, two instances of the order service, stock and payment. The
+Northwind orders are fed over HTTP, processes are killed with SIGKILL in the middle and started again, and in the end all
+databases are compared with the coordinator's audit.";
+
 const BY_HAND: &str = "\
 By hand, each in a terminal of its own:
   halfmoon server --data shop/server
-  split_services stock   --data shop
-  split_services payment --data shop
-  split_services order   --data shop --listen 127.0.0.1:8090
+  {name} stock   --data shop
+  {name} payment --data shop
+  {name} order   --data shop --listen 127.0.0.1:8090
   curl -i -H 'content-type: application/json' http://127.0.0.1:8090/orders -d \\
     '{\"id\":1,\"customer\":\"ALFKI\",\"ordered_on\":\"2026-01-31\",\"freight_cents\":500,
       \"lines\":[{\"product\":1,\"quantity\":10,\"unit_price_cents\":1800,\"discount_percent\":0}]}'
   curl http://127.0.0.1:8090/orders/1";
+
+impl CommandLine {
+    /// Reads the arguments of the program; wrong ones end it with status 2.
+    fn of(scene: &Scene) -> Self {
+        let command = <Self as CommandFactory>::command()
+            .name(scene.name)
+            .about(scene.about)
+            .long_about(format!("{}.\n\n{HOW}", scene.about))
+            .after_help(BY_HAND.replace("{name}", scene.name));
+        let read = Self::from_arg_matches(&command.get_matches());
+        read.unwrap_or_else(|error| error.exit())
+    }
+}
 
 #[derive(Debug, Subcommand)]
 enum Command {
@@ -108,8 +142,8 @@ pub struct Place {
 
 /// The program. Exit status 0 if everything adds up, 1 if not or if something failed, 2 for wrong arguments.
 #[must_use]
-pub fn main() -> ExitCode {
-    let CommandLine { command, all } = CommandLine::parse();
+pub fn main(scene: &Scene) -> ExitCode {
+    let CommandLine { command, all } = CommandLine::of(scene);
     let command = match command {
         Some(Command::Server { data }) => {
             processes::end_with_standard_input();
@@ -118,19 +152,9 @@ pub fn main() -> ExitCode {
         }
         other => other,
     };
-    tracing_subscriber::fmt()
-        .with_writer(std::io::stderr)
-        .with_env_filter(
-            tracing_subscriber::EnvFilter::try_from_default_env()
-                .unwrap_or_else(|_| "error".into()),
-        )
-        .init();
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build();
-    let ended = match runtime {
-        Ok(runtime) => runtime.block_on(start(command, &all)),
+    process::diagnose();
+    let ended = match process::runtime() {
+        Ok(runtime) => runtime.block_on(start(command, &all, scene.layout)),
         Err(error) => Err(error.into()),
     };
     match ended {
@@ -142,16 +166,13 @@ pub fn main() -> ExitCode {
     }
 }
 
-async fn start(command: Option<Command>, all: &run::Arguments) -> Result<ExitCode> {
+async fn start(command: Option<Command>, all: &run::Arguments, layout: Layout) -> Result<ExitCode> {
     match command {
-        None => return run::all(all).await,
-        Some(Command::Order { place, listen }) => service::order(&place, listen).await?,
-        Some(Command::Stock { place }) => service::stock(&place).await?,
-        Some(Command::Payment { place }) => service::payment(&place).await?,
+        None => return run::all(all, layout).await,
+        Some(Command::Order { place, listen }) => service::order(&place, layout, listen).await?,
+        Some(Command::Stock { place }) => service::stock(&place, layout).await?,
+        Some(Command::Payment { place }) => service::payment(&place, layout).await?,
         Some(Command::Server { .. }) => {}
     }
     Ok(ExitCode::SUCCESS)
 }
-
-/// Orders that are fed unless told otherwise.
-const ALL: u64 = ORDERS;

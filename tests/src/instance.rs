@@ -1,5 +1,4 @@
-//! An instance of a service as a process of its own, at a server: it commits one local transaction after the other until it is
-//! killed.
+//! An instance of a service as a process of its own, at a server: it commits local transactions until it is killed.
 //!
 //! What it was told it says on standard output, in the words of [`crate::service::answers`]; `deferred` and the id of a
 //! transaction that is committed here and not known to be decided is a line of its own.

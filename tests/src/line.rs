@@ -49,7 +49,7 @@ impl Line {
         *open = watch::Sender::new(State::Whole);
     }
 
-    /// Has everything that is sent over the open connections go nowhere for a while, then closes them. New ones are whole.
+    /// Has what is sent over the open connections go nowhere for a while, then closes them. New ones are whole.
     pub async fn cut_after(&self, dumb: Duration) {
         let old = {
             let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);

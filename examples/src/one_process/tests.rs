@@ -108,7 +108,7 @@ const FALSE: &[(&str, &str, &str)] = &[
     ),
     (
         "nothing is reserved or paid for an order that is not there",
-        "shops/stock.db",
+        "shops/stock_0.db",
         "INSERT INTO reservation VALUES (1, 'refused', randomblob(16))",
     ),
     (
@@ -123,12 +123,12 @@ const FALSE: &[(&str, &str, &str)] = &[
     ),
     (
         "all lines of an order are reserved, or none",
-        "shops/stock.db",
+        "shops/stock_0.db",
         "DELETE FROM reservation_line WHERE quantity = (SELECT min(quantity) FROM reservation_line)",
     ),
     (
         "for every product",
-        "shops/stock.db",
+        "shops/stock_0.db",
         "UPDATE product SET on_hand = on_hand + 1 WHERE product_id = 1",
     ),
     (
@@ -148,12 +148,12 @@ const FALSE: &[(&str, &str, &str)] = &[
     ),
     (
         "a transaction is committed exactly when its business row is there",
-        "shops/stock.db",
+        "shops/stock_0.db",
         "DELETE FROM reservation WHERE status = 'refused'",
     ),
     (
         "every business row belongs to a published transaction of its topic",
-        "shops/stock.db",
+        "shops/stock_0.db",
         "UPDATE reservation SET answered_by = randomblob(16)",
     ),
     (

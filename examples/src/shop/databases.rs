@@ -24,6 +24,8 @@ pub struct Layout {
     pub orders: usize,
     /// Databases of the payment service.
     pub payments: usize,
+    /// Databases of the stock service: warehouses, each with everything on its shelves.
+    pub stock: usize,
     /// Whether some orders are taken by tills that die.
     pub tills: bool,
 }
@@ -35,8 +37,8 @@ pub struct Databases {
     pub orders: Vec<SqlitePool>,
     /// The payment service's shards.
     pub payments: Vec<SqlitePool>,
-    /// The stock service's.
-    pub stock: SqlitePool,
+    /// The stock service's shards.
+    pub stock: Vec<SqlitePool>,
 }
 
 /// Name and path of every file in `folder`.
@@ -44,9 +46,10 @@ pub struct Databases {
 pub fn files(folder: &Path, layout: Layout) -> Vec<(String, PathBuf)> {
     let orders = (0..layout.orders).map(|shard| format!("orders_{shard}"));
     let payments = (0..layout.payments).map(|shard| format!("payments_{shard}"));
+    let stock = (0..layout.stock).map(|shard| format!("stock_{shard}"));
     orders
         .chain(payments)
-        .chain(["stock".to_owned()])
+        .chain(stock)
         .map(|name| {
             let path = folder.join(format!("{name}.db"));
             (name, path)
@@ -65,46 +68,44 @@ impl Databases {
             .mode(0o700)
             .create(folder)
             .with_context(|| format!("the folder {} cannot be created", folder.display()))?;
-        let (mut orders, mut payments, mut stock) = (Vec::new(), Vec::new(), None);
+        let (mut orders, mut payments, mut stock) = (Vec::new(), Vec::new(), Vec::new());
         for (name, path) in files(folder, layout) {
             if name.starts_with("orders") {
                 orders.push(open(&path, include_str!("../../sql/orders.sql")).await?);
             } else if name.starts_with("payments") {
                 payments.push(open(&path, include_str!("../../sql/payments.sql")).await?);
             } else {
-                stock = Some(open(&path, include_str!("../../sql/stock.sql")).await?);
+                stock.push(open(&path, include_str!("../../sql/stock.sql")).await?);
             }
         }
         Ok(Self {
             orders,
             payments,
-            stock: stock.context("the list of files has no stock")?,
+            stock,
         })
     }
 
-    /// Puts the products on the shelf, those that are there already excepted.
+    /// Puts the products on the shelves, those that are there already excepted.
     ///
     /// # Errors
-    /// The database cannot be written.
+    /// A database cannot be written.
     pub async fn stock_up(&self, products: &[Product]) -> Result<()> {
         const PUT: &str = "INSERT INTO product (product_id, name, initial, on_hand) VALUES (?1, ?2, ?3, ?3) \
                            ON CONFLICT DO NOTHING";
-        let mut tx = self.stock.begin_with("BEGIN IMMEDIATE").await?;
-        for product in products {
-            let put = sqlx::query(PUT).bind(product.id).bind(&product.name);
-            put.bind(product.stock).execute(&mut *tx).await?;
+        for warehouse in &self.stock {
+            let mut tx = warehouse.begin_with("BEGIN IMMEDIATE").await?;
+            for product in products {
+                let put = sqlx::query(PUT).bind(product.id).bind(&product.name);
+                put.bind(product.stock).execute(&mut *tx).await?;
+            }
+            tx.commit().await?;
         }
-        Ok(tx.commit().await?)
+        Ok(())
     }
 
     /// Closes every connection of the pools.
     pub async fn close(self) {
-        for pool in self
-            .orders
-            .iter()
-            .chain(&self.payments)
-            .chain([&self.stock])
-        {
+        for pool in self.orders.iter().chain(&self.payments).chain(&self.stock) {
             pool.close().await;
         }
     }

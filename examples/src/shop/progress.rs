@@ -55,10 +55,10 @@ impl Count {
             sum.not_paid += not_paid.unsigned_abs();
             sum.rejected += rejected.unsigned_abs();
         }
-        let released: i64 = sqlx::query_scalar(RELEASED)
-            .fetch_one(&databases.stock)
-            .await?;
-        sum.released = released.unsigned_abs();
+        for pool in &databases.stock {
+            let released: i64 = sqlx::query_scalar(RELEASED).fetch_one(pool).await?;
+            sum.released += released.unsigned_abs();
+        }
         Ok(sum)
     }
 

@@ -97,8 +97,8 @@ impl FromRow<'_, SqliteRow> for Summary {
 }
 
 impl Books {
-    /// Opens the databases of this layout in the folder `shops` and the coordinator's, and compares them with the orders that were to be placed.
-    /// Nothing in them is changed.
+    /// Opens the databases of this layout in the folder `shops` and the coordinator's, and compares them with the orders
+    /// that were to be placed. Nothing in them is changed.
     ///
     /// # Errors
     /// A database cannot be read.
@@ -202,19 +202,20 @@ fn statements(text: &'static str) -> impl Iterator<Item = (&'static str, &'stati
         .filter_map(|part| part.split_once('\n'))
 }
 
-/// The text with every line `{orders: statement}` or `{payments: statement}` replaced by the union of that statement over
-/// the service's databases, whose number stands for `{shard}`.
+/// The text with every line `{orders: statement}`, `{payments: statement}` or `{stock: statement}` replaced by the union
+/// of that statement over the service's databases, whose number stands for `{shard}`.
 fn over_all_databases(text: &str, layout: Layout) -> String {
     let mut lines = Vec::new();
     for line in text.lines() {
-        let (shards, rest) = match (
-            line.strip_prefix("{orders: "),
-            line.strip_prefix("{payments: "),
-        ) {
-            (Some(rest), _) => (layout.orders, rest),
-            (None, Some(rest)) => (layout.payments, rest),
-            (None, None) => (0, line),
-        };
+        let services = [
+            ("{orders: ", layout.orders),
+            ("{payments: ", layout.payments),
+            ("{stock: ", layout.stock),
+        ];
+        let mut of = services
+            .iter()
+            .filter_map(|(start, shards)| Some((*shards, line.strip_prefix(start)?)));
+        let (shards, rest) = of.next().unwrap_or((0, line));
         let Some((statement, tail)) = rest.rsplit_once('}').filter(|_| shards > 0) else {
             lines.push(line.to_owned());
             continue;
@@ -234,6 +235,7 @@ mod tests {
         let layout = Layout {
             orders: 2,
             payments: 1,
+            stock: 1,
             tills: false,
         };
         let text = "SELECT 0\n{orders: SELECT {shard}} UNION ALL\n{payments: SELECT 'p{shard}'};";

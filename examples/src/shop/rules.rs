@@ -63,6 +63,13 @@ pub fn payment_shard(order: i64, shards: usize) -> usize {
     order.unsigned_abs() as usize % shards.max(1)
 }
 
+/// Which of `shards` databases, a warehouse each, holds an order's goods.
+#[must_use]
+pub fn stock_shard(order: i64, shards: usize) -> usize {
+    // Another way than for payments, so that what belongs together stands together by chance only.
+    (order.unsigned_abs() / 2) as usize % shards.max(1)
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;

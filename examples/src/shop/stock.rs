@@ -1,6 +1,6 @@
 //! The stock service: reserves all lines of an order or none, releases them when it is cancelled, takes deliveries in.
 
-use anyhow::{Result, anyhow};
+use anyhow::{Context, Result, anyhow};
 use coordinator::client::Producer;
 use coordinator::inbox::{Entry, Inbox};
 use mq_core::client::{Builder, Consumer, Delivery};
@@ -9,7 +9,7 @@ use sqlx::{Sqlite, SqliteConnection, SqlitePool};
 use super::events::{
     self, About, CANCELLED, ORDERS, PLACED, Placed, REFUSED, RESERVED, STOCK, Wanted,
 };
-use super::rules::{RESTOCK_TO, is_restocked};
+use super::rules::{RESTOCK_TO, is_restocked, stock_shard};
 use super::serving::{Failure, PREFETCH_BYTES, Service, settled};
 
 /// Producer group and consumer group of the service.
@@ -18,22 +18,32 @@ pub const GROUP: &str = "stock-service";
 /// The stock service.
 #[derive(Debug)]
 pub struct Stock {
-    pool: SqlitePool,
-    inbox: Inbox<Sqlite>,
+    warehouses: Vec<Warehouse>,
     producer: Producer,
 }
 
+/// One database of the service, with everything on its shelves.
+#[derive(Debug)]
+struct Warehouse {
+    pool: SqlitePool,
+    inbox: Inbox<Sqlite>,
+}
+
 impl Stock {
-    /// The service over its database.
+    /// The service over its databases.
     ///
     /// # Errors
-    /// The database cannot be written.
-    pub async fn new(pool: SqlitePool, producer: Producer) -> Result<Self> {
-        let inbox = Inbox::new(pool.clone(), GROUP)?;
-        inbox.ensure_table().await?;
+    /// A database cannot be written.
+    pub async fn new(pools: &[SqlitePool], producer: Producer) -> Result<Self> {
+        let mut warehouses = Vec::new();
+        for pool in pools {
+            let inbox = Inbox::new(pool.clone(), GROUP)?;
+            inbox.ensure_table().await?;
+            let pool = pool.clone();
+            warehouses.push(Warehouse { pool, inbox });
+        }
         Ok(Self {
-            pool,
-            inbox,
+            warehouses,
             producer,
         })
     }
@@ -46,12 +56,23 @@ impl Stock {
             .prefetch_bytes(PREFETCH_BYTES)
     }
 
+    /// The warehouse that serves an order.
+    fn warehouse(&self, order: i64) -> Result<&Warehouse, Failure> {
+        let warehouse = self
+            .warehouses
+            .get(stock_shard(order, self.warehouses.len()));
+        warehouse
+            .context("there is no database for the order's goods")
+            .map_err(Failure::Never)
+    }
+
     /// Answers an order. The message must be known before the local transaction begins, so the answer is worked out
     /// first and checked inside: when somebody else has taken the last units meanwhile, that attempt is rolled back
     /// together with its message, and another one begins.
     async fn answer(&self, delivery: &Delivery, placed: &Placed) -> Result<(), Failure> {
+        let warehouse = self.warehouse(placed.about.order)?;
         loop {
-            let tag = if has_all(&self.pool, &placed.wanted).await? {
+            let tag = if has_all(&warehouse.pool, &placed.wanted).await? {
                 RESERVED
             } else {
                 REFUSED
@@ -59,8 +80,8 @@ impl Stock {
             let order = placed.about.order;
             let message =
                 events::message(STOCK, tag, order, &placed.about).map_err(Failure::Never)?;
-            let mut tx = self.producer.begin(&self.pool, message).await?;
-            if !self.inbox.enter(&mut tx, delivery).await? {
+            let mut tx = self.producer.begin(&warehouse.pool, message).await?;
+            if !warehouse.inbox.enter(&mut tx, delivery).await? {
                 let _ = tx.roll_back().await;
                 return Ok(());
             }
@@ -80,7 +101,8 @@ impl Stock {
         const RELEASE: &str = "UPDATE reservation SET status = 'released' WHERE order_id = ?1 AND status = 'reserved'";
         const PUT_BACK: &str = "UPDATE product SET on_hand = on_hand + line.quantity FROM reservation_line AS line \
                                 WHERE line.order_id = ?1 AND line.product_id = product.product_id";
-        let Entry::First(mut tx) = self.inbox.begin(delivery).await? else {
+        let warehouse = self.warehouse(about.order)?;
+        let Entry::First(mut tx) = warehouse.inbox.begin(delivery).await? else {
             return Ok(());
         };
         let release = sqlx::query(RELEASE).bind(about.order);

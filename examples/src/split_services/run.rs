@@ -1,6 +1,5 @@
 //! Everything by one command: starts server and services, feeds the orders, kills in the middle, starts again, reconciles.
 
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -13,21 +12,18 @@ use coordinator::store::TxReader;
 use coordinator::store::sqlite::{Options, open_reader};
 use mq_core::clock::{Clock, SystemClock};
 use mq_core::random::{Random, SeededRandom};
-use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use super::books::Outcome;
+use super::fleet::Fleet;
 use super::http::Customers;
-use super::processes::{Plan, Process};
-use super::service::{READY, SHOPS_FOLDER};
-use super::{ALL, LAYOUT};
-use crate::shop::catalog::Catalog;
-use crate::shop::databases::Databases;
+use super::plans::SERVER_FOLDER;
+use super::service::SHOPS_FOLDER;
+use crate::shop::catalog::{Catalog, ORDERS};
+use crate::shop::databases::{Databases, Layout};
 use crate::shop::progress::{Count, Shown};
 use crate::shop::report;
 
-/// Folder of the server inside the data folder.
-const SERVER_FOLDER: &str = "server";
 /// How often the databases are asked.
 const LOOK: Duration = Duration::from_millis(50);
 /// So many looks in a row must find everything ended: the server holds young rows back for a moment.
@@ -48,7 +44,7 @@ pub struct Arguments {
     #[arg(long, value_name = "DIR")]
     pub data: Option<PathBuf>,
     /// Orders in total; the 830 of the data come again under ids from 100000 on
-    #[arg(long, value_name = "N", default_value_t = ALL, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+    #[arg(long, value_name = "N", default_value_t = ORDERS, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
     pub orders: u64,
     /// How often a process is killed with SIGKILL while orders are fed; every process has its turn
     #[arg(long, value_name = "N", default_value_t = 10)]
@@ -62,7 +58,7 @@ pub struct Arguments {
 ///
 /// # Errors
 /// Something failed on the way, or took too long. A temporary folder is kept then, and named.
-pub async fn all(arguments: &Arguments) -> Result<ExitCode> {
+pub async fn all(arguments: &Arguments, layout: Layout) -> Result<ExitCode> {
     let (folder, temporary) = match &arguments.data {
         Some(folder) => (folder.clone(), None),
         None => {
@@ -72,7 +68,7 @@ pub async fn all(arguments: &Arguments) -> Result<ExitCode> {
         }
     };
     let outcome = tokio::select! {
-        outcome = run(&folder, arguments) => outcome,
+        outcome = run(&folder, arguments, layout) => outcome,
         _ = tokio::signal::ctrl_c() => Err(anyhow::anyhow!("stopped by Ctrl-C, with every process that was started")),
     };
     let well = outcome
@@ -89,15 +85,15 @@ pub async fn all(arguments: &Arguments) -> Result<ExitCode> {
     })
 }
 
-async fn run(folder: &Path, arguments: &Arguments) -> Result<Outcome> {
+async fn run(folder: &Path, arguments: &Arguments, layout: Layout) -> Result<Outcome> {
     let catalog = Catalog::northwind()?;
     let shops = folder.join(SHOPS_FOLDER);
-    let databases = Databases::open(&shops, LAYOUT).await?;
+    let databases = Databases::open(&shops, layout).await?;
     databases.stock_up(&catalog.products).await?;
     let coordinator = folder.join(SERVER_FOLDER).join(DATABASE_FILE);
 
     let mut fleet = Fleet::start(folder).await?;
-    let customers = Customers::new(fleet.instances.subscribe());
+    let customers = Customers::new(fleet.instances());
     let served = Arc::clone(&customers.served);
     let orders: Vec<_> = catalog.orders(arguments.orders).collect();
     let feeding = tokio::spawn(customers.order_all(orders.into_iter()));
@@ -114,137 +110,11 @@ async fn run(folder: &Path, arguments: &Arguments) -> Result<Outcome> {
     fleet.end().await?;
     databases.close().await;
     Outcome::read(
-        (&shops, LAYOUT),
+        (&shops, layout),
         &coordinator,
         catalog.orders(arguments.orders),
     )
     .await
-}
-
-/// All processes.
-struct Fleet {
-    program: PathBuf,
-    /// The server first.
-    processes: Vec<Process>,
-    instances: watch::Sender<Vec<SocketAddr>>,
-}
-
-impl Fleet {
-    async fn start(folder: &Path) -> Result<Self> {
-        let mut fleet = Self {
-            program: std::env::current_exe().context("this program cannot be found")?,
-            processes: Vec::new(),
-            instances: watch::Sender::new(Vec::new()),
-        };
-        for plan in plans(folder)? {
-            let process = Process::start(&fleet.program, plan).await?;
-            fleet.processes.push(process);
-        }
-        fleet.say_where();
-        Ok(fleet)
-    }
-
-    /// Kills the process with this number and starts it again; its name.
-    async fn kill(&mut self, number: usize) -> Result<&'static str> {
-        let plan = self.processes.remove(number).kill().await?;
-        self.say_where();
-        let name = plan.name;
-        let again = Process::start(&self.program, plan).await?;
-        self.processes.insert(number, again);
-        self.say_where();
-        Ok(name)
-    }
-
-    /// Tells the customers which instances are there.
-    fn say_where(&self) {
-        let at = |process: &Process| {
-            process
-                .said()
-                .strip_prefix(READY)?
-                .strip_prefix(" at ")?
-                .parse()
-                .ok()
-        };
-        let services = self
-            .processes
-            .iter()
-            .filter(|process| process.name() != "the server");
-        self.instances
-            .send_replace(services.filter_map(at).collect());
-    }
-
-    /// Ends everything, the server last.
-    async fn end(mut self) -> Result<()> {
-        while let Some(process) = self.processes.pop() {
-            process.end().await?;
-        }
-        Ok(())
-    }
-}
-
-/// What is started, in this order.
-fn plans(folder: &Path) -> Result<Vec<Plan>> {
-    let path = |path: &Path| {
-        path.to_str()
-            .map(str::to_owned)
-            .context("the folder's path is not UTF-8")
-    };
-    let (nameserver, broker) = (free_port()?, free_broker_port()?);
-    let nameserver = SocketAddr::from((Ipv4Addr::LOCALHOST, nameserver)).to_string();
-    let broker = SocketAddr::from((Ipv4Addr::LOCALHOST, broker)).to_string();
-    let server = Plan {
-        name: "the server",
-        arguments: vec![
-            "server".into(),
-            "--data".into(),
-            path(&folder.join(SERVER_FOLDER))?,
-        ],
-        variables: vec![
-            ("HALFMOON_NAMESERVER_LISTEN", nameserver.clone()),
-            ("HALFMOON_BROKER_LISTEN", broker),
-        ],
-    };
-    let folder = path(folder)?;
-    let service = |name, command: &str| {
-        let mut arguments = vec![command.to_owned(), "--with-parent".into()];
-        arguments.extend([
-            "--data".into(),
-            folder.clone(),
-            "-n".into(),
-            nameserver.clone(),
-        ]);
-        if command == "order" {
-            arguments.extend(["--listen".into(), "127.0.0.1:0".into()]);
-        }
-        Plan {
-            name,
-            arguments,
-            variables: Vec::new(),
-        }
-    };
-    Ok(vec![
-        server,
-        service("the stock service", "stock"),
-        service("the payment service", "payment"),
-        service("the order service's first instance", "order"),
-        service("the order service's second instance", "order"),
-    ])
-}
-
-fn free_port() -> Result<u16> {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("no free port")?;
-    Ok(listener.local_addr()?.port())
-}
-
-/// A free port whose neighbour two below is free as well: old clients of RocketMQ go there.
-fn free_broker_port() -> Result<u16> {
-    for _ in 0..100 {
-        let port = free_port()?;
-        if port > 2 && TcpListener::bind((Ipv4Addr::LOCALHOST, port - 2)).is_ok() {
-            return Ok(port);
-        }
-    }
-    bail!("no free port with a free one two below it")
 }
 
 /// What the run is watched with.
@@ -272,9 +142,7 @@ impl Watcher<'_> {
                 () = tokio::time::sleep(LOOK) => {}
                 fed = &mut feeding, if !is_fed => { fed??; is_fed = true; }
             }
-            for process in &mut fleet.processes {
-                process.runs()?;
-            }
+            fleet.runs()?;
             let served = self.served.load(Ordering::Relaxed);
             if killed < arguments.kills && served >= due(killed, arguments) {
                 self.kill(fleet, killed, &random).await?;
@@ -314,7 +182,7 @@ impl Watcher<'_> {
 
     /// The first kills go round all processes, the others are drawn.
     async fn kill(&self, fleet: &mut Fleet, killed: u64, random: &SeededRandom) -> Result<()> {
-        let processes = fleet.processes.len() as u64;
+        let processes = fleet.size() as u64;
         let drawn = random.next_u64();
         let number = if killed < processes {
             (killed + FIRST) % processes

@@ -11,9 +11,9 @@ use mq_core::clock::{Clock, SystemClock};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
-use super::{LAYOUT, Place, http, processes};
+use super::{Place, http, processes};
 use crate::shop::catalog::Catalog;
-use crate::shop::databases::{self, Databases};
+use crate::shop::databases::{self, Databases, Layout};
 use crate::shop::orders::{self, Orders};
 use crate::shop::payments::{self, Payments};
 use crate::shop::serving::{Service, serve};
@@ -34,8 +34,8 @@ pub const READY: &str = "ready";
 ///
 /// # Errors
 /// Database, port or server cannot be used, or something has happened that the design excludes.
-pub async fn order(place: &Place, listen: SocketAddr) -> Result<()> {
-    let databases = open(place).await?;
+pub async fn order(place: &Place, layout: Layout, listen: SocketAddr) -> Result<()> {
+    let databases = open(place, layout).await?;
     let markers = databases::markers(&databases.orders).await?;
     let producer = producer(orders::GROUP, markers, place).await?;
     let orders = Orders::new(&databases.orders, producer.clone()).await?;
@@ -55,12 +55,12 @@ pub async fn order(place: &Place, listen: SocketAddr) -> Result<()> {
 ///
 /// # Errors
 /// As [`order`].
-pub async fn stock(place: &Place) -> Result<()> {
-    let databases = open(place).await?;
+pub async fn stock(place: &Place, layout: Layout) -> Result<()> {
+    let databases = open(place, layout).await?;
     databases.stock_up(&Catalog::northwind()?.products).await?;
-    let markers = databases::markers(std::slice::from_ref(&databases.stock)).await?;
+    let markers = databases::markers(&databases.stock).await?;
     let producer = producer(stock::GROUP, markers, place).await?;
-    let stock = Stock::new(databases.stock.clone(), producer.clone()).await?;
+    let stock = Stock::new(&databases.stock, producer.clone()).await?;
     until_done(stock, Stock::consumer, place).await?;
     producer.close().await;
     databases.close().await;
@@ -71,8 +71,8 @@ pub async fn stock(place: &Place) -> Result<()> {
 ///
 /// # Errors
 /// As [`order`].
-pub async fn payment(place: &Place) -> Result<()> {
-    let databases = open(place).await?;
+pub async fn payment(place: &Place, layout: Layout) -> Result<()> {
+    let databases = open(place, layout).await?;
     let markers = databases::markers(&databases.payments).await?;
     let producer = producer(payments::GROUP, markers, place).await?;
     let payments = Payments::new(&databases.payments, producer.clone()).await?;
@@ -88,11 +88,11 @@ async fn until_done(service: impl Service, join: fn() -> Builder, place: &Place)
     serve(service, consumer, until_told()).await
 }
 
-async fn open(place: &Place) -> Result<Databases> {
+async fn open(place: &Place, layout: Layout) -> Result<Databases> {
     if place.with_parent {
         processes::end_with_standard_input();
     }
-    Databases::open(&place.data.join(SHOPS_FOLDER), LAYOUT).await
+    Databases::open(&place.data.join(SHOPS_FOLDER), layout).await
 }
 
 async fn producer(group: &str, markers: Markers, place: &Place) -> Result<Producer> {

@@ -3,5 +3,5 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    examples::split_services::main()
+    examples::split_services::main(&examples::split_services::SPLIT_SERVICES)
 }

@@ -1,0 +1,13 @@
+//! A whole shop as processes of their own with sharded databases, killed and started again.
+
+use std::process::ExitCode;
+
+use mimalloc::MiMalloc;
+
+/// Messages are made on one thread and freed on another: this allocator takes no lock for that.
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
+
+fn main() -> ExitCode {
+    examples::split_services::main(&examples::split_sharded::SPLIT_SHARDED)
+}
