@@ -17,6 +17,12 @@ use mq_core::clock::{Clock, SystemClock};
 use mq_core::random::{Random, SeededRandom};
 use rustix::process::{Pid, Signal, kill_process};
 
+/// Waits before another look at a process that is not ours to command, and that tells nobody what it does.
+pub fn pause(time: Duration) {
+    let (_never, nothing) = std::sync::mpsc::channel::<()>();
+    let _ = nothing.recv_timeout(time);
+}
+
 /// When to kill a process.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Kill {

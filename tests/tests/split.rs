@@ -1,31 +1,33 @@
-//! The example `split_services` as a user runs it: processes that are killed and started again, and books that add up.
+//! The examples `split_services` and `split_sharded` as users run them: processes that are killed and started again, and
+//! books that add up.
 
+use std::path::Path;
 use std::time::Duration;
 
-use tests::process::{Ended, Kill, Program};
+use mq_core::clock::{Clock, SystemClock};
+use tests::process::{Ended, Kill, Program, pause};
+
+const SPLIT: &str = env!("CARGO_BIN_EXE_split_shop");
+const SHARDED: &str = env!("CARGO_BIN_EXE_split_sharded_shop");
 
 /// Much longer than a run takes; what hangs is found by the example itself.
 const LIMIT: Duration = Duration::from_secs(1_500);
 
-fn run(arguments: &[&str], kill: &Kill) -> Ended {
-    let mut program = Program::new(env!("CARGO_BIN_EXE_split_shop")).limit(LIMIT);
+/// How long processes may take to see that whoever started them is gone.
+const GONE_WITHIN: Duration = Duration::from_secs(60);
+
+fn run(program: &str, arguments: &[&str], kill: &Kill) -> Ended {
+    let mut program = Program::new(program).limit(LIMIT);
     for argument in arguments {
         program = program.argument(*argument);
     }
     program.run(kill).expect("it runs and ends in time")
 }
 
-#[test]
-fn services_that_are_killed_at_random_moments_agree_in_the_end() {
-    let (orders, kills) = if std::env::var_os("HALFMOON_FULL").is_some() {
-        ("2000", "500")
-    } else {
-        ("200", "20")
-    };
-    let ended = run(
-        &["--orders", orders, "--kills", kills, "--seed", "7"],
-        &Kill::Never,
-    );
+/// Runs it with kills; prints who decided, how many and how fast, for whoever runs the tests to read.
+fn killed_at_random_moments(program: &str, orders: &str, kills: &str) {
+    let arguments = ["--orders", orders, "--kills", kills, "--seed", "7"];
+    let ended = run(program, &arguments, &Kill::Never);
     assert!(ended.status.success(), "{}", ended.told());
     let line = ended.last_line();
     let wanted = format!("reconciled {orders} orders");
@@ -39,9 +41,32 @@ fn services_that_are_killed_at_random_moments_agree_in_the_end() {
         .iter()
         .filter(|line| line.starts_with("killed "));
     assert_eq!(killed.count().to_string(), kills, "{}", ended.told());
-    // Who decided, how many and how fast: for whoever runs the tests to read.
     let table = ended.output.iter().take_while(|line| !line.is_empty());
     println!("{}", table.cloned().collect::<Vec<_>>().join("\n"));
+}
+
+fn full() -> bool {
+    std::env::var_os("HALFMOON_FULL").is_some()
+}
+
+#[test]
+fn services_that_are_killed_at_random_moments_agree_in_the_end() {
+    let (orders, kills) = if full() {
+        ("2000", "500")
+    } else {
+        ("200", "20")
+    };
+    killed_at_random_moments(SPLIT, orders, kills);
+}
+
+#[test]
+fn services_with_sharded_databases_agree_in_the_end() {
+    let (orders, kills) = if full() {
+        ("2000", "500")
+    } else {
+        ("150", "10")
+    };
+    killed_at_random_moments(SHARDED, orders, kills);
 }
 
 #[test]
@@ -50,13 +75,43 @@ fn all_that_is_killed_at_once_goes_on_where_it_was_and_nothing_is_left_running()
     let data = folder.path().join("data");
     let data = data.to_str().expect("it is UTF-8");
     let arguments = ["--orders", "120", "--kills", "3", "--data", data];
-    let ended = run(&arguments, &Kill::WhenItSays("killed ".into()));
+    let ended = run(SPLIT, &arguments, &Kill::WhenItSays("killed ".into()));
     assert!(ended.killed, "{}", ended.told());
-    let ended = run(&arguments, &Kill::Never);
+    let clock = SystemClock::new();
+    let start = clock.monotonic();
+    loop {
+        let left = running_over(data);
+        if left.is_empty() {
+            break;
+        }
+        let taken = clock.monotonic().saturating_sub(start);
+        assert!(taken < GONE_WITHIN, "after {taken:?} there are {left:?}");
+        pause(Duration::from_millis(20));
+    }
+    let ended = run(SPLIT, &arguments, &Kill::Never);
     assert!(ended.status.success(), "{}", ended.told());
     assert!(
         ended.last_line().starts_with("reconciled 120 orders"),
         "{}",
         ended.told()
     );
+}
+
+/// The command lines of all processes of this machine that name `folder`.
+fn running_over(folder: &str) -> Vec<String> {
+    let processes = Path::new("/proc")
+        .read_dir()
+        .expect("Linux tells of its processes");
+    let lines = processes.flatten().filter_map(|process| {
+        // Whoever has ended meanwhile has none.
+        let line = std::fs::read(process.path().join("cmdline")).ok()?;
+        Some(String::from_utf8_lossy(&line).replace('\0', " "))
+    });
+    lines.filter(|line| line.contains(folder)).collect()
+}
+
+#[test]
+fn a_process_that_runs_is_seen() {
+    let own = std::env::args().next().expect("it was started by a name");
+    assert!(!running_over(&own).is_empty());
 }

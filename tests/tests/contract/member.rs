@@ -5,6 +5,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use mq_core::clock::{Clock, SystemClock};
 use serde_json::json;
+use tests::process::pause;
 use tests::raw::{Connection, Frame, bodies};
 
 /// What a producer says: the numbers on the wire.
@@ -199,12 +200,6 @@ pub(super) fn delivered(
     // A second copy would follow at once.
     pause(Duration::from_millis(500));
     everything(broker, topic, count, Duration::ZERO)
-}
-
-/// Waits for a process that is not ours to command.
-fn pause(time: Duration) {
-    let (_never, nothing) = std::sync::mpsc::channel::<()>();
-    let _ = nothing.recv_timeout(time);
 }
 
 fn pull(topic: &str, from: usize, wait: Duration) -> Frame {
