@@ -6,7 +6,7 @@ use std::sync::LazyLock;
 use super::encode::{EVENT_ARGUMENTS, ROW_ARGUMENTS};
 
 /// Rows of one multi-row INSERT, largest first; what is left over travels as JSON.
-pub(super) const CHUNKS: [usize; 2] = [256, 64];
+pub(super) const CHUNKS: [usize; 4] = [256, 128, 64, 32];
 
 /// Begins a batch. A writer that no longer owns the store makes `seq` NULL, which the table refuses, so that nothing
 /// behind it runs.
@@ -64,7 +64,7 @@ SELECT value ->> 0, unhex(value ->> 1), value ->> 2, value ->> 3, value ->> 4, v
 value ->> 8 FROM jsonb_each(?); ";
 
 /// The INSERT of as many new transactions as `CHUNKS` says at the same index, in the order of [`super::encode::row`].
-pub(super) static ROW_CHUNKS: LazyLock<[String; 2]> = LazyLock::new(|| {
+pub(super) static ROW_CHUNKS: LazyLock<[String; CHUNKS.len()]> = LazyLock::new(|| {
     CHUNKS.map(|rows| {
         let into = "INSERT INTO tx (half_pos, id, grp, topic, sender, marker, status, half_off, body_len, prepared_at, \
                     decided_at, decision_no, check_at) VALUES ";
@@ -73,7 +73,7 @@ pub(super) static ROW_CHUNKS: LazyLock<[String; 2]> = LazyLock::new(|| {
 });
 
 /// The INSERT of as many events as `CHUNKS` says at the same index, in the order of [`super::encode::event`].
-pub(super) static EVENT_CHUNKS: LazyLock<[String; 2]> = LazyLock::new(|| {
+pub(super) static EVENT_CHUNKS: LazyLock<[String; CHUNKS.len()]> = LazyLock::new(|| {
     CHUNKS.map(|rows| {
         let into = "INSERT INTO audit (event, tx, from_step, to_step, actor, at, then_at, source, evidence) VALUES ";
         values(into, rows, EVENT_ARGUMENTS)

@@ -2,6 +2,7 @@
 //! value, and only a few numbers are bound for each.
 //!
 //! In the SQL, `?` takes the next argument, and `$7` the seventh, which all rows may use: those stand behind the others.
+//! A chunk of transactions and the chunk of their events go to SQLite together.
 
 use std::fmt::Write as _;
 use std::sync::LazyLock;
@@ -22,38 +23,56 @@ const ID_BYTES: usize = 16;
 const OF_ROW: usize = 5;
 /// What is bound for each event: its two times.
 const OF_EVENT: usize = 2;
+/// What is bound once for all rows, and once for all events.
+const SHARED: usize = 7;
 
 /// The INSERT of as many decided transactions as `CHUNKS` says at the same index, with the arguments of [`rows`].
-pub(super) static ROW_CHUNKS: LazyLock<[String; 2]> = LazyLock::new(|| {
-    CHUNKS.map(|rows| {
-        let into = "INSERT INTO tx (half_pos, half_off, prepared_at, decided_at, decision_no, id, grp, topic, sender, \
-                    marker, status, body_len) VALUES ";
-        let [ids, group, topic, sender, marker, state, body_len] = shared(rows * OF_ROW);
-        values(into, rows, |row| {
-            let from = row * ID_BYTES + 1;
-            format!(
-                "(?,?,?,?,?,substr({ids},{from},{ID_BYTES}),{group},{topic},{sender},{marker},{state},{body_len})"
-            )
-        })
-    })
-});
+pub(super) static ROW_CHUNKS: LazyLock<[String; CHUNKS.len()]> =
+    LazyLock::new(|| CHUNKS.map(|rows| insert_rows(rows, rows * OF_ROW)));
 
 /// The INSERT of as many events as `CHUNKS` says at the same index, with the arguments of [`events`].
-pub(super) static EVENT_CHUNKS: LazyLock<[String; 2]> = LazyLock::new(|| {
+pub(super) static EVENT_CHUNKS: LazyLock<[String; CHUNKS.len()]> =
+    LazyLock::new(|| CHUNKS.map(|rows| insert_events(rows, rows * OF_EVENT)));
+
+/// Both INSERTs, with the arguments of [`both`].
+pub(super) static BOTH_CHUNKS: LazyLock<[String; CHUNKS.len()]> = LazyLock::new(|| {
     CHUNKS.map(|rows| {
-        let into = "INSERT INTO audit (at, then_at, event, tx, from_step, to_step, actor, source, evidence) VALUES ";
-        let [ids, event, step_from, step_to, actor, source, evidence] = shared(rows * OF_EVENT);
-        values(into, rows, |row| {
-            let from = row * ID_BYTES + 1;
-            format!(
-                "(?,?,{event}+{row},substr({ids},{from},{ID_BYTES}),{step_from},{step_to},{actor},{source},{evidence})"
-            )
-        })
+        let behind = rows * (OF_ROW + OF_EVENT);
+        let (transactions, events) = (
+            insert_rows(rows, behind),
+            insert_events(rows, behind + SHARED),
+        );
+        format!("{transactions}; {events}")
     })
 });
 
+/// `shared_behind` is the number of arguments before those that the rows share.
+fn insert_rows(rows: usize, shared_behind: usize) -> String {
+    let into = "INSERT INTO tx (half_pos, half_off, prepared_at, decided_at, decision_no, id, grp, topic, sender, \
+                marker, status, body_len) VALUES ";
+    let [ids, group, topic, sender, marker, state, body_len] = shared(shared_behind);
+    values(into, rows, |row| {
+        let from = row * ID_BYTES + 1;
+        format!(
+            "(?,?,?,?,?,substr({ids},{from},{ID_BYTES}),{group},{topic},{sender},{marker},{state},{body_len})"
+        )
+    })
+}
+
+/// `shared_behind` is the number of arguments before those that the events share.
+fn insert_events(rows: usize, shared_behind: usize) -> String {
+    let into = "INSERT INTO audit (at, then_at, event, tx, from_step, to_step, actor, source, evidence) VALUES ";
+    let [ids, event, step_from, step_to, actor, source, evidence] = shared(shared_behind);
+    values(into, rows, |row| {
+        let from = row * ID_BYTES + 1;
+        format!(
+            "(?,?,{event}+{row},substr({ids},{from},{ID_BYTES}),{step_from},{step_to},{actor},{source},{evidence})"
+        )
+    })
+}
+
 /// The names of the arguments behind the first `others`.
-fn shared(others: usize) -> [String; 7] {
+fn shared(others: usize) -> [String; SHARED] {
     std::array::from_fn(|n| format!("${}", others + n + 1))
 }
 
@@ -68,6 +87,42 @@ fn values(into: &str, rows: usize, row: impl Fn(usize) -> String) -> String {
 
 /// The arguments of the INSERT of this chunk, if all its transactions are decided and share what they must.
 pub(super) fn rows(chunk: &[&Row], names: &Names) -> Option<SqliteArguments> {
+    let first = shared_by_rows(chunk)?;
+    let mut arguments = SqliteArguments::default();
+    arguments.reserve(chunk.len() * OF_ROW + SHARED, 0);
+    bind_rows(&mut arguments, chunk);
+    bind_shared_by_rows(&mut arguments, first, chunk, names);
+    Some(arguments)
+}
+
+/// The arguments of the INSERT of this chunk, if its events are numbered without gaps and share what they must.
+pub(super) fn events(chunk: &[Event], names: &Names) -> Option<SqliteArguments> {
+    let first = shared_by_events(chunk)?;
+    let mut arguments = SqliteArguments::default();
+    arguments.reserve(chunk.len() * OF_EVENT + SHARED, 0);
+    bind_events(&mut arguments, chunk);
+    bind_shared_by_events(&mut arguments, first, chunk, names);
+    Some(arguments)
+}
+
+/// The arguments of both INSERTs, if both chunks are as [`rows`] and [`events`] want them.
+pub(super) fn both(
+    (transactions, told): (&[&Row], &[Event]),
+    names: &Names,
+) -> Option<SqliteArguments> {
+    let first = (shared_by_rows(transactions)?, shared_by_events(told)?);
+    let mut arguments = SqliteArguments::default();
+    let bound = transactions.len() * OF_ROW + told.len() * OF_EVENT;
+    arguments.reserve(bound + 2 * SHARED, 0);
+    bind_rows(&mut arguments, transactions);
+    bind_events(&mut arguments, told);
+    bind_shared_by_rows(&mut arguments, first.0, transactions, names);
+    bind_shared_by_events(&mut arguments, first.1, told, names);
+    Some(arguments)
+}
+
+/// The first row, if all of them are decided and like it.
+fn shared_by_rows<'a>(chunk: &[&'a Row]) -> Option<&'a Row> {
     let (first, rest) = chunk.split_first()?;
     let is_like_first = |row: &&Row| {
         let (half, other) = (&row.half, &first.half);
@@ -81,33 +136,39 @@ pub(super) fn rows(chunk: &[&Row], names: &Names) -> Option<SqliteArguments> {
     let are_decided = chunk
         .iter()
         .all(|row| row.decided.is_some() && row.check_at.is_none());
-    if !are_decided || !rest.iter().all(is_like_first) {
-        return None;
-    }
-    let mut arguments = SqliteArguments::default();
-    arguments.reserve(chunk.len() * OF_ROW + 7, 0);
-    for row in chunk {
-        let (half, decided) = (&row.half, row.decided?);
-        add(&mut arguments, int(half.position.0));
-        add(&mut arguments, int(half.queue_offset.0));
-        add(&mut arguments, int(half.prepared_at.0));
-        add(&mut arguments, int(decided.at.0));
-        add(&mut arguments, int(decided.number));
-    }
-    let half = &first.half;
-    let identity = |bits: Option<u128>| bits.map(|bits| names.identity(bits));
-    add(&mut arguments, ids(chunk.iter().map(|row| row.half.id)));
-    add(&mut arguments, names.text(half.group.as_str()));
-    add(&mut arguments, names.text(half.topic.as_str()));
-    add(&mut arguments, identity(half.sender.map(|sender| sender.0)));
-    add(&mut arguments, identity(half.marker.map(|marker| marker.0)));
-    add(&mut arguments, i64::from(first.state.number()));
-    add(&mut arguments, i64::from(half.body_len));
-    Some(arguments)
+    (are_decided && rest.iter().all(is_like_first)).then_some(first)
 }
 
-/// The arguments of the INSERT of this chunk, if its events are numbered without gaps and share what they must.
-pub(super) fn events(chunk: &[Event], names: &Names) -> Option<SqliteArguments> {
+fn bind_rows(arguments: &mut SqliteArguments, chunk: &[&Row]) {
+    for row in chunk {
+        let half = &row.half;
+        add(arguments, int(half.position.0));
+        add(arguments, int(half.queue_offset.0));
+        add(arguments, int(half.prepared_at.0));
+        add(arguments, row.decided.map(|decided| int(decided.at.0)));
+        add(arguments, row.decided.map(|decided| int(decided.number)));
+    }
+}
+
+fn bind_shared_by_rows(
+    arguments: &mut SqliteArguments,
+    first: &Row,
+    chunk: &[&Row],
+    names: &Names,
+) {
+    let half = &first.half;
+    let identity = |bits: Option<u128>| bits.map(|bits| names.identity(bits));
+    add(arguments, ids(chunk.iter().map(|row| row.half.id)));
+    add(arguments, names.text(half.group.as_str()));
+    add(arguments, names.text(half.topic.as_str()));
+    add(arguments, identity(half.sender.map(|sender| sender.0)));
+    add(arguments, identity(half.marker.map(|marker| marker.0)));
+    add(arguments, i64::from(first.state.number()));
+    add(arguments, i64::from(half.body_len));
+}
+
+/// The first event, if all of them are like it and numbered without gaps.
+fn shared_by_events(chunk: &[Event]) -> Option<&Event> {
     let (first, rest) = chunk.split_first()?;
     let is_like_first = |event: &Event| {
         event.from == first.from
@@ -120,26 +181,29 @@ pub(super) fn events(chunk: &[Event], names: &Names) -> Option<SqliteArguments> 
         .iter()
         .zip(first.number..)
         .all(|(event, number)| event.number == number);
-    if !are_numbered || !rest.iter().all(is_like_first) {
-        return None;
-    }
-    let mut arguments = SqliteArguments::default();
-    arguments.reserve(chunk.len() * OF_EVENT + 7, 0);
+    (are_numbered && rest.iter().all(is_like_first)).then_some(first)
+}
+
+fn bind_events(arguments: &mut SqliteArguments, chunk: &[Event]) {
     for event in chunk {
-        add(&mut arguments, int(event.at.0));
-        add(&mut arguments, event.then_at.map(|at| int(at.0)));
+        add(arguments, int(event.at.0));
+        add(arguments, event.then_at.map(|at| int(at.0)));
     }
-    add(
-        &mut arguments,
-        ids(chunk.iter().map(|event| event.transaction)),
-    );
-    add(&mut arguments, int(first.number));
-    add(&mut arguments, first.from.map(|step| step as i64));
-    add(&mut arguments, first.to as i64);
-    add(&mut arguments, first.actor as i64);
-    add(&mut arguments, names.text(&first.source));
-    add(&mut arguments, first.evidence.as_str());
-    Some(arguments)
+}
+
+fn bind_shared_by_events(
+    arguments: &mut SqliteArguments,
+    first: &Event,
+    chunk: &[Event],
+    names: &Names,
+) {
+    add(arguments, ids(chunk.iter().map(|event| event.transaction)));
+    add(arguments, int(first.number));
+    add(arguments, first.from.map(|step| step as i64));
+    add(arguments, first.to as i64);
+    add(arguments, first.actor as i64);
+    add(arguments, names.text(&first.source));
+    add(arguments, first.evidence.as_str());
 }
 
 fn ids(ids: impl ExactSizeIterator<Item = TransactionId>) -> Vec<u8> {
@@ -162,8 +226,8 @@ mod tests {
     use crate::store::{Batch, TxStore as _};
     use crate::transaction::{Actor, Decision, Incarnation, State};
 
-    /// More than one chunk of each size, and some left over.
-    const ROWS: u64 = 2 * (256 + 64) + 9;
+    /// More than one chunk of the largest size, one of each other, and some left over.
+    const ROWS: u64 = 2 * 256 + 128 + 64 + 32 + 9;
 
     /// A batch whose rows and events are all alike.
     fn alike(draft: &mut Draft) -> Batch {

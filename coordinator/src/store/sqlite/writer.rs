@@ -10,6 +10,7 @@ use super::statements::{self, CHUNKS};
 use super::{
     CONSTRAINT, Sqlite, names, primary_code, read_error, rows, text, uniform, writer_options,
 };
+use crate::audit::Event;
 use crate::store::model::Fault;
 use crate::store::names::Names;
 use crate::store::{Batch, CommitError, Fate, Owner, Row, StoreError, TxWriter, shape};
@@ -271,18 +272,8 @@ async fn write_in_chunks(
 
     let (plain, mut rest): (Vec<_>, Vec<_>) =
         batch.new.iter().partition(|row| encode::is_plain(row));
-    let mut plain = plain.as_slice();
-    for (at, size) in CHUNKS.into_iter().enumerate() {
-        while let Some((chunk, behind)) = plain.split_at_checked(size) {
-            let (sql, arguments) = match uniform::rows(chunk, names) {
-                Some(arguments) => (&uniform::ROW_CHUNKS, arguments),
-                None => (&statements::ROW_CHUNKS, encode::rows(chunk, names)),
-            };
-            insert(connection, sql.get(at), arguments).await?;
-            plain = behind;
-        }
-    }
-    rest.extend_from_slice(plain);
+    let (rows, events) = insert_chunks(connection, (&plain, &batch.events), names).await?;
+    rest.extend_from_slice(rows);
     let mut call = Call::default();
     add_json(
         &mut call,
@@ -290,22 +281,6 @@ async fn write_in_chunks(
         encode::row_json(rest.into_iter(), names),
     );
     add_changes(&mut call, batch);
-    if !call.sql.is_empty() {
-        run(connection, call).await?;
-    }
-
-    let mut events = batch.events.as_slice();
-    for (at, size) in CHUNKS.into_iter().enumerate() {
-        while let Some((chunk, behind)) = events.split_at_checked(size) {
-            let (sql, arguments) = match uniform::events(chunk, names) {
-                Some(arguments) => (&uniform::EVENT_CHUNKS, arguments),
-                None => (&statements::EVENT_CHUNKS, encode::events(chunk, names)),
-            };
-            insert(connection, sql.get(at), arguments).await?;
-            events = behind;
-        }
-    }
-    let mut call = Call::default();
     add_json(
         &mut call,
         statements::EVENTS,
@@ -314,6 +289,41 @@ async fn write_in_chunks(
     call.say(statements::SEAL_AND_COMMIT);
     encode::seal(&mut call, &batch.seal);
     run(connection, call).await
+}
+
+/// Inserts as many rows and events as fill chunks; returns what is left over.
+async fn insert_chunks<'rows, 'events>(
+    connection: &mut SqliteConnection,
+    (mut rows, mut events): (&'rows [&'rows Row], &'events [Event]),
+    names: &Names,
+) -> Result<(&'rows [&'rows Row], &'events [Event]), sqlx::Error> {
+    for (at, size) in CHUNKS.into_iter().enumerate() {
+        while let Some((chunk, behind)) = rows.split_at_checked(size) {
+            rows = behind;
+            // Mostly there is an event for each row.
+            if let Some((told, behind)) = events.split_at_checked(size)
+                && let Some(arguments) = uniform::both((chunk, told), names)
+            {
+                events = behind;
+                insert(connection, uniform::BOTH_CHUNKS.get(at), arguments).await?;
+                continue;
+            }
+            let (sql, arguments) = match uniform::rows(chunk, names) {
+                Some(arguments) => (&uniform::ROW_CHUNKS, arguments),
+                None => (&statements::ROW_CHUNKS, encode::rows(chunk, names)),
+            };
+            insert(connection, sql.get(at), arguments).await?;
+        }
+        while let Some((chunk, behind)) = events.split_at_checked(size) {
+            events = behind;
+            let (sql, arguments) = match uniform::events(chunk, names) {
+                Some(arguments) => (&uniform::EVENT_CHUNKS, arguments),
+                None => (&statements::EVENT_CHUNKS, encode::events(chunk, names)),
+            };
+            insert(connection, sql.get(at), arguments).await?;
+        }
+    }
+    Ok((rows, events))
 }
 
 async fn insert(
