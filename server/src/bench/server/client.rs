@@ -166,6 +166,11 @@ impl Load {
     }
 }
 
+/// A server may show a message a while after it took it: so long a pull that found nothing waits before it is tried again,
+const SHOWN_LATER: Duration = Duration::from_millis(10);
+/// and so often, until something is found.
+const MOST_TRIES: u32 = 1000;
+
 /// Reads so many messages of all queues, one pull at a time for each queue. Returns how many bytes of records came.
 ///
 /// # Errors
@@ -179,13 +184,26 @@ pub(super) async fn read_backlog(
     let broken = |error: std::io::Error| format!("the connection to {address} broke: {error}");
     let mut socket = TcpStream::connect(address).await.map_err(broken)?;
     socket.set_nodelay(true).map_err(broken)?;
-    let mut out = Vec::new();
-    for (queue, start) in (0..).zip(starts) {
-        frame::put(&mut out, &requests.pull(queue, queue as u32, *start));
-    }
-    let mut buffer = BytesMut::with_capacity(256 * 1024);
-    let (mut seen, mut bytes) = (0, 0);
+    let mut next = starts.to_vec();
+    let mut ask: Vec<usize> = (0..next.len()).collect();
+    let mut waiting = 0_usize;
+    let mut ends = Vec::new();
+    let (mut out, mut buffer) = (Vec::new(), BytesMut::with_capacity(256 * 1024));
+    let (mut seen, mut bytes, mut tries) = (0, 0, 0);
     while seen < count {
+        if ask.is_empty() && waiting == 0 {
+            tries += 1;
+            if tries > MOST_TRIES {
+                return Err(format!("only {seen} of {count} messages could be read"));
+            }
+            tokio::time::sleep(SHOWN_LATER).await;
+            ask.append(&mut ends);
+        }
+        for queue in ask.drain(..) {
+            let (number, offset) = (queue as u32, next.get(queue).copied().unwrap_or(0));
+            frame::put(&mut out, &requests.pull(queue as i32, number, offset));
+            waiting += 1;
+        }
         socket.write_all(&out).await.map_err(broken)?;
         out.clear();
         buffer.reserve(64 * 1024);
@@ -193,22 +211,27 @@ pub(super) async fn read_backlog(
             return Err(format!("{address} closed a connection"));
         }
         while let Some(answer) = frame::take(&mut buffer).map_err(|error| error.to_string())? {
-            if answer.code == response::PULL_NOT_FOUND {
+            if !answer.is_response() {
                 continue;
             }
-            if answer.code != response::SUCCESS {
-                let code = answer.code;
-                return Err(format!("a pull was refused with {code}: {}", answer.remark));
+            let queue = usize::try_from(answer.opaque).unwrap_or(0);
+            waiting = waiting.saturating_sub(1);
+            match answer.code {
+                response::SUCCESS => {}
+                response::PULL_NOT_FOUND => {
+                    ends.push(queue);
+                    continue;
+                }
+                code => return Err(format!("a pull was refused with {code}: {}", answer.remark)),
             }
             seen += messages(&answer.body);
             bytes += answer.body.len() as u64;
-            let next = answer.fields.get("nextBeginOffset");
-            let next = next.and_then(|next| next.parse().ok()).unwrap_or(0);
-            let queue = u32::try_from(answer.opaque).unwrap_or(0);
-            frame::put(&mut out, &requests.pull(answer.opaque, queue, next));
-        }
-        if out.is_empty() && buffer.is_empty() && seen < count {
-            return Err(format!("only {seen} of {count} messages could be read"));
+            let offset = answer.fields.get("nextBeginOffset");
+            if let Some(next) = next.get_mut(queue) {
+                *next = offset.and_then(|next| next.parse().ok()).unwrap_or(0);
+            }
+            ask.push(queue);
+            tries = 0;
         }
     }
     Ok(bytes)
