@@ -94,11 +94,6 @@ impl Inbox {
         let no_room = waiting.bytes + bytes > self.most_bytes && !waiting.submissions.is_empty();
         if waiting.submissions.len() >= self.most || no_room {
             waiting.full = true;
-            let wake = std::mem::take(&mut waiting.wakes) != Wakes::Nothing;
-            drop(waiting);
-            if wake {
-                self.arrived.notify_one();
-            }
             return Err(Full(submission));
         }
         waiting.bytes += bytes;
@@ -164,8 +159,7 @@ impl Inbox {
         }
         let mut more = Vec::new();
         let mut waiting = lock(&self.waiting);
-        // Whoever was turned away waits for room.
-        if !(waiting.submissions.iter().any(is_company) || waiting.full || waiting.closed) {
+        if !waiting.submissions.iter().any(is_company) {
             waiting.wakes = Wakes::Company;
             let woken = self.arrived.wait_timeout(waiting, ALONG);
             (waiting, _) = woken.unwrap_or_else(PoisonError::into_inner);
