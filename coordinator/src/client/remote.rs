@@ -128,7 +128,7 @@ impl Endpoint for Servers {
         for broker in self.network.ours() {
             let asked = requests::committed_among(ids);
             match self.network.call(&broker, asked, ANSWER_WITHIN).await {
-                Ok(answer) => committed.extend(requests::committed(&answer)),
+                Ok(answer) => committed.extend(requests::committed(ids, &answer)),
                 Err(error) => {
                     tracing::debug!(%broker, %error, "which transactions are committed is not known now");
                 }

@@ -1,5 +1,7 @@
 //! Half messages and resolutions as commands, and what their answers mean: pure.
 
+use std::collections::HashSet;
+
 use mq_core::client::MessageQueue;
 use mq_core::clock::ServerTime;
 use mq_core::places::{Position, QueueOffset};
@@ -91,13 +93,15 @@ pub(super) fn committed_among(asked: &[TransactionId]) -> Command {
     }
 }
 
-/// The ids in the answer to [`committed_among`]; none if it says anything else.
-pub(super) fn committed(answer: &Command) -> Vec<TransactionId> {
+/// Those of the ids that were asked about that the answer to [`committed_among`] names; none if it says anything else.
+pub(super) fn committed(asked: &[TransactionId], answer: &Command) -> Vec<TransactionId> {
     if answer.code != response::SUCCESS {
         return Vec::new();
     }
     let committed = ids::from_bytes(&answer.body).unwrap_or_default();
-    committed.into_iter().map(TransactionId).collect()
+    let asked: HashSet<u128> = asked.iter().map(|id| id.0).collect();
+    let committed = committed.into_iter().filter(|id| asked.contains(id));
+    committed.map(TransactionId).collect()
 }
 
 /// A resolution for the half message's broker.
@@ -171,3 +175,26 @@ const ACTORS: [Actor; 6] = [
     Actor::Recovery,
     Actor::OperatorForced,
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_confirms_nothing_that_was_not_asked() {
+        let [one, two, three] = [1, 2, 3].map(TransactionId);
+        let answer = |code, body: Vec<u8>| Command {
+            body: body.into(),
+            ..Command::request(code, 0)
+        };
+        let said = ids::to_bytes([two.0, three.0]);
+        let asked = [one, two];
+        let good = answer(response::SUCCESS, said.clone());
+        assert_eq!(committed(&asked, &good), [two]);
+        assert_eq!(
+            committed(&asked, &answer(response::SUCCESS, vec![0; 17])),
+            []
+        );
+        assert_eq!(committed(&asked, &answer(response::SYSTEM_BUSY, said)), []);
+    }
+}
