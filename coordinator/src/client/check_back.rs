@@ -252,23 +252,26 @@ impl Answerer {
             return;
         };
         drop(turn);
+        let resolution = answer.resolution;
         let request = Resolve {
             id: asked.id,
             group: asked.group,
             position: asked.position,
             queue_offset: asked.queue_offset,
-            resolution: answer.resolution,
+            resolution,
             actor,
             evidence: answer.evidence,
             source: Arc::clone(&self.source),
             broker: asked.broker,
         };
-        match (self.endpoint.resolve(request).await, asked.marker) {
-            (Ok(Outcome::DecidedNow | Outcome::AlreadyTheSame), Some(identity)) => {
-                self.pruning.confirmed(identity, asked.id);
+        match self.endpoint.resolve(request).await {
+            Ok(Outcome::DecidedNow | Outcome::AlreadyTheSame) => {
+                if let (Resolution::Commit, Some(identity)) = (resolution, asked.marker) {
+                    self.pruning.confirmed(identity, asked.id);
+                }
             }
-            (Ok(_), _) => {}
-            (Err(error), _) => {
+            Ok(_) => {}
+            Err(error) => {
                 tracing::debug!(transaction = %asked.id, %error, "the answer to a check-back may be lost; it comes again");
             }
         }

@@ -102,7 +102,8 @@ impl Pending {
             broker: self.receipt.broker.clone(),
         };
         let settled = self.shared.endpoint.resolve(request).await.into();
-        if let (Settled::Decided, Some(identity)) = (&settled, self.marker) {
+        let committed = resolution == Resolution::Commit && settled == Settled::Decided;
+        if let (true, Some(identity)) = (committed, self.marker) {
             self.shared.pruning.confirmed(identity, self.receipt.id);
         }
         settled

@@ -1,4 +1,4 @@
-//! Deleting markers that nobody can ask for any more: by id, once the coordinator has confirmed the decision, after a while.
+//! Deleting markers that nobody can ask for any more: by id, once the coordinator has confirmed COMMIT, after a while.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -41,7 +41,7 @@ impl Pruning {
         }
     }
 
-    /// Takes note that the coordinator has the decision of `id` on disk.
+    /// Takes note that the coordinator has the COMMIT of `id` on disk.
     pub(super) fn confirmed(&self, identity: MarkerIdentity, id: TransactionId) {
         let due = self.clock.monotonic().saturating_add(self.grace);
         self.waiting().push_back(Decided { due, identity, id });
