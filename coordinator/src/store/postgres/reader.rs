@@ -65,7 +65,7 @@ const OPEN_GROUPS: &str = "SELECT n.text, o.prepared, o.parked, t.prepared_at FR
     JOIN halfmoon.tx AS t ON t.half_pos = o.oldest LEFT JOIN halfmoon.name AS n ON n.id = o.grp ORDER BY n.text";
 
 /// Which of these transactions are committed.
-const COMMITTED: &str = "SELECT t.id FROM unnest($1::uuid[]) AS u (id) JOIN halfmoon.tx AS t ON t.id = u.id AND t.n = 0 \
+pub(super) const COMMITTED: &str = "SELECT t.id FROM unnest($1::uuid[]) AS u (id) JOIN halfmoon.tx AS t ON t.id = u.id AND t.n = 0 \
     WHERE t.status = 1";
 
 /// Prepared transactions of one sender: its bytes, behind, limit.

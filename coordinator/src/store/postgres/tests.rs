@@ -195,6 +195,7 @@ async fn the_indexes_carry_the_writer_and_the_sweep() {
         (reader::DUE, 5, "using tx_open"),
         (reader::OPEN_OF, 3, "using tx_sender"),
         (reader::DECIDED_AFTER, 2, "using tx_decision"),
+        (reader::COMMITTED, 1, "tx_id"),
         (reader::EVENTS_OF, 2, "audit_tx"),
         (reader::LIST_WINDOW, 6, "tx_pos"),
     ]

@@ -242,6 +242,7 @@ async fn the_indexes_carry_the_writer_and_the_sweep() {
             "SEARCH t USING INDEX tx_decision",
             "TEMP B-TREE",
         ),
+        (reader::COMMITTED, "SEARCH t USING INDEX tx_id", "SCAN t "),
         (
             reader::EVENTS_OF,
             "SEARCH a USING INDEX audit_tx",
