@@ -1,7 +1,6 @@
 //! What was promised and seen, across all lives of the server.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ops::AddAssign;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use anyhow::{Result, ensure};
@@ -30,28 +29,55 @@ pub(super) struct Book {
     pub(super) counts: Counts,
 }
 
-/// What a run met.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Counts {
-    pub(super) transactions: u64,
-    pub(super) committed: u64,
-    pub(super) rolled_back: u64,
-    pub(super) parked: u64,
-    pub(super) power_cuts: u64,
-    pub(super) kills: u64,
-    pub(super) failed_syncs: u64,
-    pub(super) full_disks: u64,
-    pub(super) unknown_commits: u64,
-    pub(super) unavailable_commits: u64,
-    pub(super) stalls: u64,
-    pub(super) lost_words: u64,
-    pub(super) repeated_words: u64,
-    pub(super) asked: u64,
-    pub(super) fenced: u64,
-    pub(super) contradictions: u64,
-    pub(super) dead_processes: u64,
-    pub(super) published_late: u64,
+/// What a run may meet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Met {
+    Transaction,
+    Commit,
+    RollBack,
+    Parked,
+    PowerCut,
+    Kill,
+    FailedSync,
+    FullDisk,
+    UnknownCommit,
+    UnavailableStore,
+    StalledStore,
+    LostWord,
+    RepeatedWord,
+    CheckBack,
+    Fenced,
+    Contradiction,
+    DeadProcess,
+    PublishedLate,
 }
+
+impl Met {
+    const ALL: [Self; 18] = [
+        Self::Transaction,
+        Self::Commit,
+        Self::RollBack,
+        Self::Parked,
+        Self::PowerCut,
+        Self::Kill,
+        Self::FailedSync,
+        Self::FullDisk,
+        Self::UnknownCommit,
+        Self::UnavailableStore,
+        Self::StalledStore,
+        Self::LostWord,
+        Self::RepeatedWord,
+        Self::CheckBack,
+        Self::Fenced,
+        Self::Contradiction,
+        Self::DeadProcess,
+        Self::PublishedLate,
+    ];
+}
+
+/// How often a run met what.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Counts(BTreeMap<Met, u64>);
 
 impl Facts {
     pub(super) fn book(&self) -> MutexGuard<'_, Book> {
@@ -64,7 +90,7 @@ impl Facts {
         let stands = match outcome {
             Outcome::DecidedNow | Outcome::AlreadyTheSame => said,
             Outcome::AlreadyOtherwise(verdict) => {
-                book.counts.contradictions += 1;
+                book.counts.add(Met::Contradiction);
                 match verdict.state {
                     State::Committed => Decision::Commit,
                     State::Prepared | State::RolledBack | State::Parked => Decision::RollBack,
@@ -77,40 +103,35 @@ impl Facts {
 }
 
 impl Counts {
-    fn each(&self) -> [(&'static str, u64); 18] {
-        [
-            ("transactions", self.transactions),
-            ("commits", self.committed),
-            ("rollbacks", self.rolled_back),
-            ("parked transactions", self.parked),
-            ("power cuts", self.power_cuts),
-            ("kills", self.kills),
-            ("failed fsyncs", self.failed_syncs),
-            ("full disks", self.full_disks),
-            ("commits of unknown outcome", self.unknown_commits),
-            ("unavailable databases", self.unavailable_commits),
-            ("stalled databases", self.stalls),
-            ("lost words", self.lost_words),
-            ("repeated words", self.repeated_words),
-            ("check-backs", self.asked),
-            ("fenced transactions", self.fenced),
-            ("contradictions", self.contradictions),
-            ("dead processes", self.dead_processes),
-            ("finals that had to wait", self.published_late),
-        ]
+    pub(super) fn add(&mut self, what: Met) {
+        self.add_many(what, 1);
+    }
+
+    pub(super) fn add_many(&mut self, what: Met, times: u64) {
+        *self.0.entry(what).or_default() += times;
+    }
+
+    pub(super) fn add_all(&mut self, others: &Self) {
+        for (what, times) in &others.0 {
+            self.add_many(*what, *times);
+        }
+    }
+
+    pub(super) fn of(&self, what: Met) -> u64 {
+        self.0.get(&what).copied().unwrap_or(0)
     }
 
     /// A run in which nothing happened proves nothing.
     pub(super) fn suffice(&self) -> Result<()> {
-        let crashes = self.power_cuts + self.kills;
+        let transactions = self.of(Met::Transaction);
+        let crashes = self.of(Met::PowerCut) + self.of(Met::Kill);
         ensure!(
-            self.transactions >= 100,
-            "only {} transactions",
-            self.transactions
+            transactions >= super::TRANSACTIONS,
+            "only {transactions} transactions"
         );
         ensure!(crashes >= 3, "only {crashes} crashes");
         ensure!(
-            self.committed > 0 && self.rolled_back > 0,
+            self.of(Met::Commit) > 0 && self.of(Met::RollBack) > 0,
             "only one kind of decision"
         );
         Ok(())
@@ -118,33 +139,9 @@ impl Counts {
 
     /// All seeds together must have met every kind of trouble.
     pub(super) fn reached(&self) -> Result<()> {
-        for (what, times) in self.each() {
-            ensure!(times > 0, "no {what}");
+        for what in Met::ALL {
+            ensure!(self.of(what) > 0, "no {what:?} in all runs");
         }
         Ok(())
-    }
-}
-
-impl AddAssign for Counts {
-    fn add_assign(&mut self, other: Self) {
-        let sum = |a: &mut u64, b: u64| *a += b;
-        sum(&mut self.transactions, other.transactions);
-        sum(&mut self.committed, other.committed);
-        sum(&mut self.rolled_back, other.rolled_back);
-        sum(&mut self.parked, other.parked);
-        sum(&mut self.power_cuts, other.power_cuts);
-        sum(&mut self.kills, other.kills);
-        sum(&mut self.failed_syncs, other.failed_syncs);
-        sum(&mut self.full_disks, other.full_disks);
-        sum(&mut self.unknown_commits, other.unknown_commits);
-        sum(&mut self.unavailable_commits, other.unavailable_commits);
-        sum(&mut self.stalls, other.stalls);
-        sum(&mut self.lost_words, other.lost_words);
-        sum(&mut self.repeated_words, other.repeated_words);
-        sum(&mut self.asked, other.asked);
-        sum(&mut self.fenced, other.fenced);
-        sum(&mut self.contradictions, other.contradictions);
-        sum(&mut self.dead_processes, other.dead_processes);
-        sum(&mut self.published_late, other.published_late);
     }
 }

@@ -13,7 +13,7 @@ use mq_core::log::Log as _;
 use sha2::{Digest as _, Sha256};
 
 use super::World;
-use super::facts::Counts;
+use super::facts::{Counts, Met};
 use super::life::Server;
 use super::services::QUEUES;
 
@@ -136,7 +136,7 @@ pub(super) async fn end(server: &Server, world: &World) -> Result<(String, Count
                     late,
                     "queue {queue}: decision {number} stands behind {last}"
                 );
-                world.facts.book().counts.published_late += 1;
+                world.facts.book().counts.add(Met::PublishedLate);
             }
             published.insert(id);
             digest.update(format!("{queue}/{offset}: {id}\n"));
@@ -195,10 +195,14 @@ fn agree(
         }
         digest.update(format!("{row:?}\n"));
     }
-    let count = |state| rows.values().filter(|row| row.state == state).count() as u64;
-    book.counts.committed = count(State::Committed);
-    book.counts.rolled_back = count(State::RolledBack);
-    book.counts.parked = count(State::Parked);
+    for row in rows.values() {
+        match row.state {
+            State::Prepared => {}
+            State::Committed => book.counts.add(Met::Commit),
+            State::RolledBack => book.counts.add(Met::RollBack),
+            State::Parked => book.counts.add(Met::Parked),
+        }
+    }
     Ok(book.counts.clone())
 }
 

@@ -11,20 +11,21 @@ use coordinator::engine::settings::Settings;
 use coordinator::engine::status::Health;
 use coordinator::store::model::Fault;
 use coordinator::store::{Filter, TxStore as _};
-use coordinator::transaction::State;
+use coordinator::transaction::{State, TransactionId};
 use mq_core::broker::{self, Broker};
 use mq_core::clock::{Clock, TimerClock};
 use mq_core::extension::Extension as _;
 use mq_core::log::file::{Driver, FileLog};
 use mq_core::log::{self, Log};
+use mq_core::names::{QueueId, TopicName};
 use tokio::runtime::Runtime;
 use tokio::sync::Notify;
 
 use super::World;
-use super::facts::Counts;
+use super::facts::{Counts, Met};
 use super::judge;
 use super::line::Line;
-use super::services::Service;
+use super::services::{Service, TOPIC};
 
 /// Simulated time until everything is healed.
 const HEALED_WITHIN: Duration = Duration::from_secs(900);
@@ -32,8 +33,8 @@ const HEALED_WITHIN: Duration = Duration::from_secs(900);
 const FIRST_DAY: u64 = 1_700_000_000_000;
 const DAY: u64 = 86_400_000;
 
-/// A life that ends in a crash.
-pub(super) fn troubled(world: &World, number: u64) -> Result<()> {
+/// A life that ends in a crash; false if it ended before it could begin, since power, disk or database failed at once.
+pub(super) fn troubled(world: &World, number: u64) -> Result<bool> {
     let dice = &world.dice;
     let power_cut = dice.percent(60);
     // The power is cut in the middle of something the log does.
@@ -48,8 +49,8 @@ pub(super) fn troubled(world: &World, number: u64) -> Result<()> {
         let server = Server::start(world, number, steps_left, false).await;
         let server = match server {
             Ok(server) => server,
-            // Whoever runs it starts it again.
-            Err(error) if faulty || was_planned(&error) => return Ok(()),
+            // What keeps it from starting for good is found by the life that heals.
+            Err(error) if faulty || was_planned(&error) => return Ok(false),
             Err(error) => return Err(error),
         };
         for service in server.services(world, false) {
@@ -59,30 +60,30 @@ pub(super) fn troubled(world: &World, number: u64) -> Result<()> {
         let failed = status.wait_for(|health| matches!(health, Health::Failed(_)));
         tokio::select! {
             biased;
-            _ = failed => Ok(()),
-            () = server.power_cut.notified() => Ok(()),
-            seen = judge::watch(&server, world) => seen,
-            () = trouble(world) => Ok(()),
+            _ = failed => Ok(true),
+            () = server.power_cut.notified() => Ok(true),
+            seen = judge::watch(&server, world) => seen.map(|()| true),
+            () = trouble(world) => Ok(true),
         }
     });
     // Everything that ran is gone at this very moment.
     drop(runtime);
-    ended?;
-    let mut book = world.facts.book();
+    let lived = ended?;
     if power_cut {
-        book.counts.power_cuts += 1;
         world.disk.cut_power(dice.below(u64::MAX));
-    } else {
-        book.counts.kills += 1;
     }
-    drop(book);
+    if lived {
+        let met = if power_cut { Met::PowerCut } else { Met::Kill };
+        world.facts.book().counts.add(met);
+    }
     world.disk.restart();
     world.disk.set_capacity(None);
     world.store.stall(false);
     if dice.percent(70) {
         world.store.heal();
     }
-    block_on(judge::history(world))
+    block_on(judge::history(world))?;
+    Ok(lived)
 }
 
 /// A life without trouble, in which everything must come to its end. Returns a digest of it; `None` if the disk had a fault left
@@ -157,10 +158,10 @@ async fn trouble(world: &World) {
     let dice = &world.dice;
     for _ in 0..4 + dice.below(12) {
         tokio::time::sleep(dice.time(Duration::from_millis(1500))).await;
-        let count = |what: fn(&mut Counts) -> &mut u64| *what(&mut world.facts.book().counts) += 1;
+        let count = |what| world.facts.book().counts.add(what);
         match dice.below(12) {
             0 | 1 => {
-                count(|counts| &mut counts.unknown_commits);
+                count(Met::UnknownCommit);
                 let fault = if dice.percent(50) {
                     Fault::UnknownButDone
                 } else {
@@ -169,21 +170,21 @@ async fn trouble(world: &World) {
                 world.store.fail_next(fault);
             }
             2 | 3 => {
-                count(|counts| &mut counts.unavailable_commits);
+                count(Met::UnavailableStore);
                 world.store.fail_next(Fault::Unavailable);
             }
             4 | 5 => {
-                count(|counts| &mut counts.stalls);
+                count(Met::StalledStore);
                 world.store.stall(true);
                 tokio::time::sleep(dice.time(Duration::from_millis(800))).await;
                 world.store.stall(false);
             }
             6 => {
-                count(|counts| &mut counts.failed_syncs);
+                count(Met::FailedSync);
                 world.disk.fail_sync(1 + dice.below(10), ErrorKind::Other);
             }
             7 => {
-                count(|counts| &mut counts.full_disks);
+                count(Met::FullDisk);
                 world.disk.set_capacity(Some(0));
                 tokio::time::sleep(dice.time(Duration::from_millis(800))).await;
                 world.disk.set_capacity(None);
@@ -267,29 +268,11 @@ impl Server {
         let markers = || Some(world.markers.clone());
         vec![service(markers()), service(markers()), service(None)]
     }
-}
 
-/// Does what the log's threads would do, when chance has it.
-async fn drive(mut driver: Driver, dice: Arc<super::Dice>) {
-    loop {
-        tokio::time::sleep(dice.time(Duration::from_millis(4))).await;
-        driver.turn();
-        match dice.below(20) {
-            0 | 1 => driver.sync(),
-            2..=5 => drop(driver.upkeep()),
-            _ => {}
-        }
-    }
-}
-
-impl Server {
     /// All that consumers can read now: queue, offset, and what the record says it is the final of.
-    pub(super) fn readable(
-        &self,
-        queue: u32,
-    ) -> Result<Vec<(u64, coordinator::transaction::TransactionId)>> {
-        let topic = mq_core::names::TopicName::new(super::services::TOPIC)?;
-        let queue = mq_core::names::QueueId::new(topic, queue);
+    pub(super) fn readable(&self, queue: u32) -> Result<Vec<(u64, TransactionId)>> {
+        let topic = TopicName::new(TOPIC)?;
+        let queue = QueueId::new(topic, queue);
         let mut all = Vec::new();
         loop {
             let from = log::QueueOffset(all.len() as u64);
@@ -302,11 +285,21 @@ impl Server {
                 let mark = stored
                     .mark
                     .context("a message of the topic without a mark")?;
-                all.push((
-                    entry.offset.0,
-                    coordinator::transaction::TransactionId(mark.key),
-                ));
+                all.push((entry.offset.0, TransactionId(mark.key)));
             }
+        }
+    }
+}
+
+/// Does what the log's threads would do, when chance has it.
+async fn drive(mut driver: Driver, dice: Arc<super::Dice>) {
+    loop {
+        tokio::time::sleep(dice.time(Duration::from_millis(4))).await;
+        driver.turn();
+        match dice.below(20) {
+            0 | 1 => driver.sync(),
+            2..=5 => drop(driver.upkeep()),
+            _ => {}
         }
     }
 }

@@ -13,7 +13,7 @@ use coordinator::transaction::{Decision, Resolution, TransactionId};
 use mq_core::membership::{Link, Notice};
 
 use super::dice::Dice;
-use super::facts::Facts;
+use super::facts::{Facts, Met};
 
 /// The group of a service with a mistake: what it repeats may be the opposite.
 pub(super) const MISTAKEN: &str = "billing";
@@ -38,7 +38,7 @@ impl Line {
     fn loses(&self) -> bool {
         let lost = !self.good && self.dice.percent(8);
         if lost {
-            self.facts.book().counts.lost_words += 1;
+            self.facts.book().counts.add(Met::LostWord);
         }
         lost
     }
@@ -91,7 +91,7 @@ impl Endpoint for Line {
             return Err(lost());
         }
         if !self.good && self.dice.percent(8) {
-            self.facts.book().counts.repeated_words += 1;
+            self.facts.book().counts.add(Met::RepeatedWord);
             let (line, mut again) = (self.clone(), request.clone());
             if again.group.as_str() == MISTAKEN && self.dice.percent(50) {
                 again.resolution = match again.resolution {
@@ -134,7 +134,7 @@ impl Link for Back {
         }
         let asked =
             Asked::from_notice(&notice).expect("the coordinator asks what can be understood");
-        self.line.facts.book().counts.asked += 1;
+        self.line.facts.book().counts.add(Met::CheckBack);
         let (line, queue) = (self.line.clone(), self.queue.clone());
         tokio::spawn(async move {
             line.way().await;

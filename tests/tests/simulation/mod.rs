@@ -28,7 +28,7 @@ use coordinator::transaction::MarkerIdentity;
 use mq_core::log::memory_disk::MemoryDisk;
 
 use self::dice::Dice;
-use self::facts::{Counts, Facts};
+use self::facts::{Counts, Facts, Met};
 
 /// Seeds of a run unless told otherwise.
 const SEEDS: u64 = 200;
@@ -55,10 +55,11 @@ fn run(seed: u64) -> Result<(String, Counts)> {
         markers: Arc::new(Markers::new(MarkerIdentity(0xA11CE))),
         facts: Facts::default(),
     };
-    let mut number = 0;
+    let (mut number, mut lived) = (0, 0);
     // Where lives were short, there are more of them.
-    while number < LIVES || world.facts.book().counts.transactions < TRANSACTIONS {
-        life::troubled(&world, number).with_context(|| format!("life {number}"))?;
+    while lived < LIVES || world.facts.book().counts.of(Met::Transaction) < TRANSACTIONS {
+        let life = life::troubled(&world, number);
+        lived += u64::from(life.with_context(|| format!("life {number}"))?);
         number += 1;
     }
     loop {
@@ -92,7 +93,7 @@ fn no_promise_is_broken_whatever_the_seed() {
                 if let Err(why) = counts.suffice() {
                     panic!("seed {seed}: {why}; see HALFMOON_SEED={seed} tests/run simulation");
                 }
-                all += counts;
+                all.add_all(&counts);
             }
             Err(why) => {
                 panic!("seed {seed}: {why:?}\nagain: HALFMOON_SEED={seed} tests/run simulation")

@@ -18,6 +18,7 @@ use mq_core::membership;
 use mq_core::message::Message;
 use tokio::task::JoinSet;
 
+use super::facts::Met;
 use super::line::{Back, Line, MISTAKEN};
 
 /// The topic everything is sent to.
@@ -59,7 +60,7 @@ impl Service {
             // Whatever it was doing, it is dead.
             running.shutdown().await;
             producer.close().await;
-            self.line.facts.book().counts.dead_processes += 1;
+            self.line.facts.book().counts.add(Met::DeadProcess);
             tokio::time::sleep(self.line.dice.time(Duration::from_secs(2))).await;
         }
     }
@@ -120,7 +121,7 @@ impl Service {
         let message = message.build().expect("the message keeps the rules");
         let queue = dice.below(u64::from(QUEUES)) as u32;
         let outgoing = Outgoing::new(message).queue(queue);
-        self.line.facts.book().counts.transactions += 1;
+        self.line.facts.book().counts.add(Met::Transaction);
         let half = match &self.markers {
             Some(markers) => producer.half_in(markers.identity(), outgoing).await,
             None => producer.half(outgoing).await,
@@ -133,7 +134,7 @@ impl Service {
         let _ = match &self.markers {
             Some(markers) if kind < 75 => {
                 if !markers.commit(id) {
-                    self.line.facts.book().counts.fenced += 1;
+                    self.line.facts.book().counts.add(Met::Fenced);
                     return;
                 }
                 self.line.facts.book().business.insert(id);
