@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use mq_core::clock::{Clock, SystemClock};
 use tests::process::{Ended, Kill, Program, pause};
+use tests::server::Plan;
 
 const SPLIT: &str = env!("CARGO_BIN_EXE_split_shop");
 const SHARDED: &str = env!("CARGO_BIN_EXE_split_sharded_shop");
@@ -95,6 +96,28 @@ fn all_that_is_killed_at_once_goes_on_where_it_was_and_nothing_is_left_running()
         "{}",
         ended.told()
     );
+}
+
+#[test]
+fn services_that_are_started_by_hand_at_once_share_an_empty_folder() {
+    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    let server = Plan::of(env!("CARGO_BIN_EXE_server")).start();
+    let server = server.expect("the server starts");
+    let service = |name: &str| {
+        let service = Program::new(SHARDED).argument(name);
+        let service = service.argument("--data").argument(folder.path());
+        let service = service.argument("-n").argument(server.nameserver());
+        let service = match name {
+            "order" => service.argument("--listen").argument("127.0.0.1:0"),
+            _ => service,
+        };
+        service.spawn().expect("it can be started")
+    };
+    let services = ["stock", "payment", "order", "order", "order"].map(service);
+    for service in &services {
+        let is_ready = |said: &[String]| said.iter().any(|line| line.starts_with("ready"));
+        assert!(service.hears(LIMIT, is_ready), "{}", service.told());
+    }
 }
 
 /// The command lines of all processes of this machine that name `folder`.

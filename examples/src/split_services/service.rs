@@ -23,6 +23,8 @@ use crate::shop::stock::{self, Stock};
 const SERVER_WITHIN: Duration = Duration::from_secs(120);
 /// Between two attempts.
 const AGAIN: Duration = Duration::from_millis(100);
+/// So often a database that another process is making is tried again.
+const TURNS: u32 = 100;
 /// Markers are kept until the books are made, and a while longer for whoever wants to look.
 const MARKERS_KEPT: Duration = Duration::from_secs(24 * 60 * 60);
 /// Folder of the services' databases inside the data folder.
@@ -35,7 +37,12 @@ pub const READY: &str = "ready";
 /// # Errors
 /// Database, port or server cannot be used, or something has happened that the design excludes.
 pub async fn order(place: &Place, layout: Layout, listen: SocketAddr) -> Result<()> {
-    let databases = open(place, layout).await?;
+    let own = Layout {
+        payments: 0,
+        stock: 0,
+        ..layout
+    };
+    let databases = open(place, own).await?;
     let markers = databases::markers(&databases.orders).await?;
     let producer = producer(orders::GROUP, markers, place).await?;
     let orders = Orders::new(&databases.orders, producer.clone()).await?;
@@ -56,7 +63,12 @@ pub async fn order(place: &Place, layout: Layout, listen: SocketAddr) -> Result<
 /// # Errors
 /// As [`order`].
 pub async fn stock(place: &Place, layout: Layout) -> Result<()> {
-    let databases = open(place, layout).await?;
+    let own = Layout {
+        orders: 0,
+        payments: 0,
+        ..layout
+    };
+    let databases = open(place, own).await?;
     databases.stock_up(&Catalog::northwind()?.products).await?;
     let markers = databases::markers(&databases.stock).await?;
     let producer = producer(stock::GROUP, markers, place).await?;
@@ -72,7 +84,12 @@ pub async fn stock(place: &Place, layout: Layout) -> Result<()> {
 /// # Errors
 /// As [`order`].
 pub async fn payment(place: &Place, layout: Layout) -> Result<()> {
-    let databases = open(place, layout).await?;
+    let own = Layout {
+        orders: 0,
+        stock: 0,
+        ..layout
+    };
+    let databases = open(place, own).await?;
     let markers = databases::markers(&databases.payments).await?;
     let producer = producer(payments::GROUP, markers, place).await?;
     let payments = Payments::new(&databases.payments, producer.clone()).await?;
@@ -88,11 +105,26 @@ async fn until_done(service: impl Service, join: fn() -> Builder, place: &Place)
     serve(service, consumer, until_told()).await
 }
 
-async fn open(place: &Place, layout: Layout) -> Result<Databases> {
+/// The databases of one service. SQLite lets one process at a time make a new one: another instance waits its turn.
+async fn open(place: &Place, own: Layout) -> Result<Databases> {
     if place.with_parent {
         processes::end_with_standard_input();
     }
-    Databases::open(&place.data.join(SHOPS_FOLDER), layout).await
+    let folder = place.data.join(SHOPS_FOLDER);
+    for _ in 0..TURNS {
+        match Databases::open(&folder, own).await {
+            Err(error) if is_locked(&error) => tokio::time::sleep(AGAIN).await,
+            other => return other,
+        }
+    }
+    Databases::open(&folder, own).await
+}
+
+fn is_locked(error: &anyhow::Error) -> bool {
+    const SQLITE_BUSY: &str = "5";
+    let error = error.downcast_ref::<sqlx::Error>();
+    let code = error.and_then(|error| error.as_database_error()?.code());
+    code.is_some_and(|code| code == SQLITE_BUSY)
 }
 
 async fn producer(group: &str, markers: Markers, place: &Place) -> Result<Producer> {
