@@ -2,7 +2,7 @@
 -- one column of text for people. No rows: it holds.
 
 -- check: every order that was to be placed has exactly one end, in the database of its customer
-SELECT 'order ' || a.order_id || ' has ' || count(e.order_id) || ' ends: ' || coalesce(group_concat(e.how || ' in orders_' || e.shard), 'none')
+SELECT 'order ' || a.order_id || ' has ' || count(e.order_id) || ' ends: ' || coalesce(string_agg(e.how || ' in orders_' || e.shard, ', '), 'none')
 FROM asked a LEFT JOIN ends e ON e.order_id = a.order_id
 GROUP BY a.order_id HAVING count(e.order_id) <> 1 OR max(e.shard) <> a.shard LIMIT 5;
 
@@ -28,7 +28,7 @@ WHERE (e.how, coalesce(r.status, '-'), coalesce(p.status, '-')) NOT IN (VALUES
 
 -- check: nothing is reserved or paid for an order that is not there
 SELECT 'order ' || order_id || ' has an answer and is in no database'
-FROM (SELECT order_id FROM reserved UNION ALL SELECT order_id FROM paid)
+FROM (SELECT order_id FROM reserved UNION ALL SELECT order_id FROM paid) answered
 WHERE order_id NOT IN (SELECT order_id FROM ends) LIMIT 5;
 
 -- check: an order is paid for once, and its amount
@@ -39,7 +39,7 @@ GROUP BY p.order_id HAVING count(*) <> 1 OR sum(p.amount_cents) <> max(o.goods_c
 -- check: the money captured is what accepted orders cost
 SELECT captured || ' cents captured, accepted orders cost ' || accepted
 FROM (SELECT (SELECT coalesce(sum(amount_cents), 0) FROM paid WHERE status = 'captured') AS captured,
-             (SELECT coalesce(sum(goods_cents + freight_cents), 0) FROM all_orders WHERE status = 'accepted') AS accepted)
+             (SELECT coalesce(sum(goods_cents + freight_cents), 0) FROM all_orders WHERE status = 'accepted') AS accepted) money
 WHERE captured <> accepted;
 
 -- check: all lines of an order are reserved, or none
@@ -47,7 +47,7 @@ SELECT 'product ' || coalesce(l.product_id, r.product_id) || ' of order ' || coa
     || ': ' || coalesce(l.quantity, 0) || ' ordered, ' || coalesce(r.quantity, 0) || ' reserved'
 FROM (SELECT line.* FROM all_lines line JOIN reserved s ON s.order_id = line.order_id AND s.status <> 'refused') l
 FULL JOIN all_reserved_lines r ON r.order_id = l.order_id AND r.product_id = l.product_id
-WHERE l.quantity IS NOT r.quantity LIMIT 5;
+WHERE l.quantity IS DISTINCT FROM r.quantity LIMIT 5;
 
 -- check: for every product in every warehouse, first stock and deliveries less what is on hand is what accepted orders took
 SELECT product_id || ' (' || name || ') in stock_' || shard || ': ' || initial || ' + ' || restocked || ' delivered - ' || on_hand || ' on hand, ' || sold || ' sold'
@@ -55,39 +55,39 @@ FROM (SELECT p.*,
              (SELECT coalesce(sum(quantity), 0) FROM all_deliveries d WHERE d.product_id = p.product_id AND d.shard = p.shard) AS restocked,
              (SELECT coalesce(sum(l.quantity), 0) FROM all_reserved_lines l JOIN ends e ON e.order_id = l.order_id
               WHERE l.product_id = p.product_id AND l.shard = p.shard AND e.how = 'accepted') AS sold
-      FROM all_products p)
+      FROM all_products p) shelf
 WHERE initial + restocked - on_hand <> sold LIMIT 5;
 
 -- check: every transaction is decided, and every committed one published
-SELECT hex(id) || ' is ' || outcome FROM transactions WHERE outcome NOT IN ('published', 'rolled_back') LIMIT 5;
+SELECT id || ' is ' || outcome FROM transactions WHERE outcome NOT IN ('published', 'rolled_back') LIMIT 5;
 
 -- check: the history tells one decision of each transaction, the one that stands
-SELECT hex(t.id) || ' is ' || t.state || ', its history says ' || coalesce(group_concat(d.state), 'nothing')
+SELECT t.id || ' is ' || t.state || ', its history says ' || coalesce(string_agg(d.state, ', '), 'nothing')
 FROM transactions t LEFT JOIN decisions d ON d.id = t.id
 GROUP BY t.id HAVING count(d.id) <> 1 OR max(d.state) <> t.state LIMIT 5;
 
 -- check: nobody contradicted a decision
-SELECT hex(id) || ' was contradicted ' || contradictions || ' times' FROM transactions WHERE contradictions > 0 LIMIT 5;
+SELECT id || ' was contradicted ' || contradictions || ' times' FROM transactions WHERE contradictions > 0 LIMIT 5;
 
 -- check: a transaction is committed exactly when its business row is there, once
-SELECT hex(t.id) || ' (' || t.topic || ') is ' || t.state || ' and has ' || count(b.id) || ' business rows'
+SELECT t.id || ' (' || t.topic || ') is ' || t.state || ' and has ' || count(b.id) || ' business rows'
 FROM transactions t LEFT JOIN business b ON b.id = t.id
-GROUP BY t.id HAVING count(b.id) <> (t.state = 'committed') LIMIT 5;
+GROUP BY t.id HAVING count(b.id) <> CASE t.state WHEN 'committed' THEN 1 ELSE 0 END LIMIT 5;
 
 -- check: every business row belongs to a published transaction of its topic
-SELECT b.what || ' of order ' || b.order_id || ': transaction ' || hex(b.id) || ' is ' || coalesce(t.outcome || ' for ' || t.topic, 'unknown')
+SELECT b.what || ' of order ' || b.order_id || ': transaction ' || b.id || ' is ' || coalesce(t.outcome || ' for ' || t.topic, 'unknown')
 FROM business b LEFT JOIN transactions t ON t.id = b.id
-WHERE t.outcome IS NOT 'published' OR b.what NOT LIKE t.topic || '/%' LIMIT 5;
+WHERE t.outcome IS DISTINCT FROM 'published' OR b.what NOT LIKE t.topic || '/%' LIMIT 5;
 
 -- check: the marker says the same as the decision, in the database of the business row
-SELECT hex(t.id) || ' is ' || t.state || ', its marker in ' || m.place || ' is ' || m.value
+SELECT t.id || ' is ' || t.state || ', its marker in ' || m.place || ' is ' || m.value
 FROM transactions t JOIN markers m ON m.id = t.id LEFT JOIN business b ON b.id = t.id
-WHERE m.value <> (t.state = 'committed') OR m.place <> coalesce(b.place, m.place) LIMIT 5;
+WHERE m.value <> CASE t.state WHEN 'committed' THEN 1 ELSE 0 END OR m.place <> coalesce(b.place, m.place) LIMIT 5;
 
 -- check: no marker belongs to a transaction that nobody knows
-SELECT 'marker ' || hex(m.id) || ' in ' || m.place FROM markers m WHERE m.id NOT IN (SELECT id FROM transactions) LIMIT 5;
+SELECT 'marker ' || m.id || ' in ' || m.place FROM markers m WHERE m.id NOT IN (SELECT id FROM transactions) LIMIT 5;
 
 -- check: what a dead till left open was decided by a check-back, from the marker
 SELECT 'order ' || a.order_id || ' lost its till and was decided by ' || d.actor || ' (' || d.evidence || ')'
-FROM asked a JOIN all_orders o ON o.order_id = a.order_id JOIN decisions d ON d.id = o.placed_by
+FROM asked a JOIN business b ON b.order_id = a.order_id AND b.what = 'orders/placed' JOIN decisions d ON d.id = b.id
 WHERE a.loses_till AND d.actor <> 'marker' LIMIT 5;

@@ -14,7 +14,7 @@ SELECT
     (SELECT count(*) FROM decisions WHERE actor = 'producer')                    AS by_producer,
     (SELECT count(*) FROM decisions WHERE actor = 'marker')                      AS by_check_back,
     (SELECT count(*) FROM markers WHERE value = 0)                               AS tombstones,
-    (SELECT coalesce(sum(amount_cents), 0) FROM paid WHERE status = 'captured')  AS captured_cents,
-    (SELECT coalesce(sum(quantity), 0) FROM all_deliveries)                      AS delivered,
-    (SELECT sum(on_hand) FROM all_products)                                      AS on_hand,
-    (SELECT count(*) FROM (SELECT DISTINCT shard, after_answers FROM all_deliveries)) AS deliveries;
+    (SELECT CAST(coalesce(sum(amount_cents), 0) AS BIGINT) FROM paid WHERE status = 'captured') AS captured_cents,
+    (SELECT CAST(coalesce(sum(quantity), 0) AS BIGINT) FROM all_deliveries)      AS delivered,
+    (SELECT CAST(sum(on_hand) AS BIGINT) FROM all_products)                      AS on_hand,
+    (SELECT count(*) FROM (SELECT DISTINCT shard, after_answers FROM all_deliveries) d) AS deliveries;

@@ -1,4 +1,4 @@
-//! The whole shop in one process: coordinator, broker, three services and their seven databases under one folder.
+//! The whole shop in one process: coordinator, broker, three services and their seven databases, in files or in Postgres.
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -12,14 +12,20 @@ use coordinator::embedded::{DATABASE_FILE, Embedded, Settings};
 use coordinator::engine::Coordinator;
 use coordinator::marker::databases::Markers;
 use coordinator::steps;
+use coordinator::store::StoreError;
+use coordinator::store::database::Database;
+use coordinator::store::postgres::server::{create_database, drop_database};
 use mq_core::broker::Broker;
 use mq_core::client::Builder;
+use mq_core::clock::{Clock as _, SystemClock};
+use sqlx::{Postgres, Sqlite};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::process;
 use crate::shop::catalog::{Catalog, ORDERS, Order};
 use crate::shop::databases::{self, Databases, Layout};
+use crate::shop::kinds::Kind;
 use crate::shop::orders::{self, Orders};
 use crate::shop::payments::{self, Payments};
 use crate::shop::reconcile::{Books, Check, Summary};
@@ -32,7 +38,7 @@ use crate::shop::{progress, report, rules};
 /// Folder of the services' databases inside the data folder.
 pub const SHOPS_FOLDER: &str = "shops";
 /// Every service in a database of its own, two of them in several.
-const LAYOUT: Layout = Layout {
+pub const LAYOUT: Layout = Layout {
     orders: 4,
     payments: 2,
     stock: 1,
@@ -51,12 +57,26 @@ pub struct Args {
     /// is used and removed after success
     #[arg(long, value_name = "DIR")]
     pub data: Option<PathBuf>,
+    /// Keep every table in this Postgres database, the log stays in the folder. Without --data a new database is made on the
+    /// same server, and dropped after success
+    #[arg(long, value_name = "URL", value_parser = postgres_url)]
+    pub postgres: Option<String>,
     /// Orders in total; the 830 of the data come again under ids from 100000 on
     #[arg(long, value_name = "N", default_value_t = ORDERS, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
     pub orders: u64,
     /// Kill this process with SIGKILL at the N-th time it comes to this step; `list` shows all steps
     #[arg(long, value_name = "STEP[:N]")]
     pub crash_at: Option<String>,
+}
+
+fn postgres_url(url: &str) -> Result<String, String> {
+    let database: Database = url.parse()?;
+    if let Database::Postgres(url) = database {
+        return Ok(url);
+    }
+    Err(format!(
+        "{database} is no Postgres database; write postgres://USER@HOST/DATABASE"
+    ))
 }
 
 /// Why a run did not come to its end.
@@ -149,36 +169,73 @@ fn one_line(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-/// Runs the shop until every order has ended, closes everything, and makes the books from the files.
+/// Runs the shop until every order has ended, closes everything, and makes the books from the databases.
 ///
 /// # Errors
-/// [`RunError`]. A temporary folder is kept then, and named.
+/// [`RunError`]. A temporary folder is kept then, and named, and so is a temporary database.
 pub async fn run(args: &Args) -> Result<Outcome, RunError> {
-    let Some(folder) = &args.data else {
-        let folder = tempfile::Builder::new()
-            .prefix("halfmoon-shop-")
-            .tempdir()
-            .map_err(|error| RunError::Unusable(format!("no temporary folder: {error}")))?;
-        let outcome = run_in(folder.path(), args.orders).await;
+    if let Some(folder) = &args.data {
+        return run_in(folder, args.postgres.clone(), args.orders).await;
+    }
+    let folder = tempfile::Builder::new()
+        .prefix("halfmoon-shop-")
+        .tempdir()
+        .map_err(|error| RunError::Unusable(format!("no temporary folder: {error}")))?;
+    let Some(server) = &args.postgres else {
+        let outcome = run_in(folder.path(), None, args.orders).await;
         if !outcome.as_ref().is_ok_and(Outcome::adds_up) {
             eprintln!("everything is kept in {}", folder.keep().display());
         }
         return outcome;
     };
-    run_in(folder, args.orders).await
+    let name = format!(
+        "halfmoon_shop_{}_{}",
+        std::process::id(),
+        SystemClock::new().wall_ms()
+    );
+    let unusable = |error: StoreError| RunError::Unusable(error.to_string());
+    let database = create_database(server, &name).await.map_err(unusable)?;
+    let outcome = run_in(folder.path(), Some(database), args.orders).await;
+    if outcome.as_ref().is_ok_and(Outcome::adds_up) {
+        drop_database(server, &name).await.map_err(unusable)?;
+    } else {
+        eprintln!(
+            "everything is kept in {} and in the database {name}",
+            folder.keep().display()
+        );
+    }
+    outcome
 }
 
-async fn run_in(folder: &Path, count: u64) -> Result<Outcome, RunError> {
+/// Runs it over the log in `folder` and the databases in the folder, or else in Postgres.
+async fn run_in(folder: &Path, postgres: Option<String>, count: u64) -> Result<Outcome, RunError> {
+    match postgres {
+        None => {
+            let coordinator = folder.join(DATABASE_FILE).into();
+            run_on::<Sqlite>(folder, &folder.join(SHOPS_FOLDER), coordinator, count).await
+        }
+        Some(url) => {
+            let coordinator = Database::Postgres(url.clone());
+            run_on::<Postgres>(folder, &url, coordinator, count).await
+        }
+    }
+}
+
+async fn run_on<DB: Kind>(
+    folder: &Path,
+    home: &DB::Home,
+    coordinator: Database,
+    count: u64,
+) -> Result<Outcome, RunError> {
     let catalog = Catalog::northwind().map_err(anyhow::Error::from)?;
     let unusable = |error: &dyn std::fmt::Display| RunError::Unusable(error.to_string());
-    let embedded = Embedded::open(folder, settings())
+    let embedded = Embedded::open(folder, settings(coordinator.clone()))
         .await
         .map_err(|error| unusable(&error))?;
-    let shops = folder.join(SHOPS_FOLDER);
-    let databases = match Databases::open(&shops, LAYOUT).await {
+    let databases = match Databases::<DB>::open(home, LAYOUT).await {
         Ok(databases) => databases,
         Err(error) => {
-            // What is wrong with the folder is more interesting than what closing says.
+            // What is wrong with the databases is more interesting than what closing says.
             let _ = embedded.close().await;
             return Err(unusable(&format!("{error:#}")));
         }
@@ -189,8 +246,7 @@ async fn run_in(folder: &Path, count: u64) -> Result<Outcome, RunError> {
     traded?;
     closed.map_err(|why| anyhow!("the coordinator could not be closed: {why}"))?;
 
-    let coordinator = folder.join(DATABASE_FILE);
-    let mut books = Books::open((&shops, LAYOUT), &coordinator, catalog.orders(count)).await?;
+    let mut books = Books::<DB>::open((home, LAYOUT), &coordinator, catalog.orders(count)).await?;
     let outcome = Outcome {
         summary: books.summary().await?,
         checks: books.check().await?,
@@ -201,8 +257,11 @@ async fn run_in(folder: &Path, count: u64) -> Result<Outcome, RunError> {
 }
 
 /// Defaults, with less memory: a shop has few messages under way.
-fn settings() -> Settings {
-    let mut settings = Settings::default();
+fn settings(database: Database) -> Settings {
+    let mut settings = Settings {
+        database: Some(database),
+        ..Settings::default()
+    };
     settings.log.segment_bytes = 16 << 20;
     settings.log.batch_bytes = 1 << 20;
     settings.log.waiting_bytes = 4 << 20;
@@ -211,9 +270,9 @@ fn settings() -> Settings {
 }
 
 /// Places the orders and serves until all is quiet.
-async fn trade(
+async fn trade<DB: Kind>(
     embedded: &Embedded,
-    databases: &Databases,
+    databases: &Databases<DB>,
     catalog: &Catalog,
     count: u64,
 ) -> Result<()> {
@@ -236,13 +295,20 @@ async fn trade(
     start(
         &mut services,
         orders.clone(),
-        Orders::consumer(),
+        Orders::<DB>::consumer(),
         broker,
         &stop,
     )
     .await?;
-    start(&mut services, stock, Stock::consumer(), broker, &stop).await?;
-    start(&mut services, payments, Payments::consumer(), broker, &stop).await?;
+    start(&mut services, stock, Stock::<DB>::consumer(), broker, &stop).await?;
+    start(
+        &mut services,
+        payments,
+        Payments::<DB>::consumer(),
+        broker,
+        &stop,
+    )
+    .await?;
 
     let work = async {
         let place = place_all(&orders, coordinator, &order_markers, catalog.orders(count));
@@ -286,8 +352,8 @@ async fn start(
 }
 
 /// Places what is not placed yet, some at a time.
-async fn place_all(
-    orders: &Orders,
+async fn place_all<DB: Kind>(
+    orders: &Orders<DB>,
     coordinator: &Coordinator,
     markers: &Markers,
     all: impl Iterator<Item = Order>,

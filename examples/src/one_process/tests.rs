@@ -14,6 +14,7 @@ const FEW: u64 = 40;
 fn args(data: &Path, orders: u64) -> Args {
     Args {
         data: Some(data.to_path_buf()),
+        postgres: None,
         orders,
         crash_at: None,
     }
@@ -21,8 +22,8 @@ fn args(data: &Path, orders: u64) -> Args {
 
 async fn books(folder: &Path) -> Vec<Check> {
     let asked = Catalog::northwind().unwrap();
-    let (shops, coordinator) = (folder.join(SHOPS_FOLDER), folder.join(DATABASE_FILE));
-    let books = Books::open((&shops, LAYOUT), &coordinator, asked.orders(FEW)).await;
+    let (shops, coordinator) = (folder.join(SHOPS_FOLDER), folder.join(DATABASE_FILE).into());
+    let books = Books::<Sqlite>::open((&shops, LAYOUT), &coordinator, asked.orders(FEW)).await;
     let mut books = books.unwrap();
     let checks = books.check().await.unwrap();
     books.close().await.unwrap();
@@ -77,6 +78,86 @@ async fn a_small_shop_adds_up_goes_on_where_it_ended_and_falsified_books_are_fou
 
     falsified_books_are_found(folder.path()).await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn in_postgres_the_shop_adds_up_too_goes_on_where_it_ended_and_falsified_books_are_found() {
+    let folder = tempfile::tempdir().unwrap();
+    let database = private_postgres::database().await;
+    let url = private_postgres::url_of(&database);
+    let args = Args {
+        postgres: Some(url.clone()),
+        ..args(folder.path(), FEW)
+    };
+    let outcome = run(&args).await.unwrap();
+    assert!(outcome.adds_up(), "{:?}", outcome.checks);
+    let s = &outcome.summary;
+    assert_eq!(s.orders, FEW as i64);
+    assert_eq!((s.rejected, s.placed_by_check_back), (2, 2));
+    assert_eq!((s.committed, s.by_check_back), (s.published, 2));
+    assert_eq!(outcome.checks.len(), 18);
+    let told = outcome.story.to_string();
+    assert!(told.contains("marker=committed"), "{told}");
+    assert!(told.contains("are in schema orders_"), "{told}");
+
+    let again = run(&args).await.unwrap();
+    assert!(again.adds_up(), "{:?}", again.checks);
+    assert_eq!(again.summary, outcome.summary, "nothing was left to do");
+
+    let mut connection = database.connect().await.unwrap();
+    let coordinator = Database::Postgres(url.clone());
+    for (words, statement) in FALSE_IN_POSTGRES {
+        let done = sqlx::raw_sql(*statement).execute(&mut connection).await;
+        assert!(done.unwrap().rows_affected() > 0, "{statement}");
+        let asked = Catalog::northwind().unwrap();
+        let books = Books::<Postgres>::open((&url, LAYOUT), &coordinator, asked.orders(FEW)).await;
+        let mut books = books.unwrap();
+        let checks = books.check().await.unwrap();
+        let check = checks.iter().find(|check| check.what.starts_with(words));
+        assert!(!check.unwrap().found.is_empty(), "{words}");
+        books.close().await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn what_is_no_postgres_database_is_refused_in_one_line() {
+    for url in ["sqlite:shop.db", "mysql://x", "shop"] {
+        let arguments = ["one_process", "--postgres", url];
+        let line = refusal(&Args::try_parse_from(arguments).unwrap_err());
+        assert!(line.contains("postgres://USER@HOST/DATABASE"), "{line}");
+    }
+}
+
+/// Changes by hand, one on top of the other, each with a check that must find it.
+const FALSE_IN_POSTGRES: &[(&str, &str)] = &[
+    (
+        "every order that was to be placed has exactly one end",
+        "INSERT INTO orders_0.rejected_order SELECT order_id, 'by hand' FROM orders_0.orders LIMIT 1",
+    ),
+    (
+        "all lines of an order are reserved, or none",
+        "DELETE FROM stock_0.reservation_line WHERE quantity = (SELECT min(quantity) FROM stock_0.reservation_line)",
+    ),
+    (
+        "for every product",
+        "UPDATE stock_0.product SET on_hand = on_hand + 1 WHERE product_id = 1",
+    ),
+    (
+        "every transaction is decided, and every committed one published",
+        "UPDATE halfmoon.owner SET published = published - 1",
+    ),
+    (
+        "a transaction is committed exactly when its business row is there",
+        "DELETE FROM stock_0.reservation WHERE status = 'refused'",
+    ),
+    (
+        "every business row belongs to a published transaction of its topic",
+        "UPDATE payments_0.payment SET answered_by = decode(md5(answered_by), 'hex')",
+    ),
+    (
+        "no marker belongs to a transaction that nobody knows",
+        "INSERT INTO payments_0.halfmoon_marker (id, value, at_ms) VALUES (gen_random_uuid(), 1, 0)",
+    ),
+];
 
 /// For each check a change by hand that it must find.
 const FALSE: &[(&str, &str, &str)] = &[

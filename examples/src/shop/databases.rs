@@ -1,21 +1,11 @@
-//! The services' databases: one SQLite file each, opened for little memory and full durability.
+//! The databases of all services: how many there are, and the pools that lead to them.
 
-use std::fs;
-use std::os::unix::fs::DirBuilderExt as _;
-use std::path::{Path, PathBuf};
-use std::time::Duration;
-
-use anyhow::{Context, Result};
+use anyhow::Result;
 use coordinator::marker::databases::Markers;
-use sqlx::ConnectOptions as _;
-use sqlx::sqlite::{
-    SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
-};
+use sqlx::{Pool, Sqlite};
 
 use super::catalog::Product;
-
-/// The page cache of one connection in KiB. Small, because there are many connections and rows are few and short.
-const CACHE_KIB: u32 = 256;
+use super::kinds::{Kind, Tables, sql};
 
 /// How a shop is laid out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,52 +20,41 @@ pub struct Layout {
     pub tills: bool,
 }
 
+impl Layout {
+    /// The name of every database, and what is in it.
+    pub fn names(self) -> impl Iterator<Item = (String, Tables)> + Send {
+        let orders = (0..self.orders).map(|shard| (format!("orders_{shard}"), Tables::Orders));
+        let payments =
+            (0..self.payments).map(|shard| (format!("payments_{shard}"), Tables::Payments));
+        let stock = (0..self.stock).map(|shard| (format!("stock_{shard}"), Tables::Stock));
+        orders.chain(payments).chain(stock)
+    }
+}
+
 /// The databases of all services.
-#[derive(Debug, Clone)]
-pub struct Databases {
+#[derive(Debug)]
+pub struct Databases<DB: Kind = Sqlite> {
     /// The order service's shards.
-    pub orders: Vec<SqlitePool>,
+    pub orders: Vec<Pool<DB>>,
     /// The payment service's shards.
-    pub payments: Vec<SqlitePool>,
+    pub payments: Vec<Pool<DB>>,
     /// The stock service's shards.
-    pub stock: Vec<SqlitePool>,
+    pub stock: Vec<Pool<DB>>,
 }
 
-/// Name and path of every file in `folder`.
-#[must_use]
-pub fn files(folder: &Path, layout: Layout) -> Vec<(String, PathBuf)> {
-    let orders = (0..layout.orders).map(|shard| format!("orders_{shard}"));
-    let payments = (0..layout.payments).map(|shard| format!("payments_{shard}"));
-    let stock = (0..layout.stock).map(|shard| format!("stock_{shard}"));
-    orders
-        .chain(payments)
-        .chain(stock)
-        .map(|name| {
-            let path = folder.join(format!("{name}.db"));
-            (name, path)
-        })
-        .collect()
-}
-
-impl Databases {
-    /// Opens all files in `folder`, creating what is missing.
+impl<DB: Kind> Databases<DB> {
+    /// Opens all databases at `home`, creating what is missing.
     ///
     /// # Errors
-    /// Names the file or folder that cannot be used.
-    pub async fn open(folder: &Path, layout: Layout) -> Result<Self> {
-        fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(folder)
-            .with_context(|| format!("the folder {} cannot be created", folder.display()))?;
+    /// Names the database or folder that cannot be used.
+    pub async fn open(home: &DB::Home, layout: Layout) -> Result<Self> {
         let (mut orders, mut payments, mut stock) = (Vec::new(), Vec::new(), Vec::new());
-        for (name, path) in files(folder, layout) {
-            if name.starts_with("orders") {
-                orders.push(open(&path, include_str!("../../sql/orders.sql")).await?);
-            } else if name.starts_with("payments") {
-                payments.push(open(&path, include_str!("../../sql/payments.sql")).await?);
-            } else {
-                stock.push(open(&path, include_str!("../../sql/stock.sql")).await?);
+        for (name, tables) in layout.names() {
+            let pool = DB::open(home, &name, tables).await?;
+            match tables {
+                Tables::Orders => orders.push(pool),
+                Tables::Payments => payments.push(pool),
+                Tables::Stock => stock.push(pool),
             }
         }
         Ok(Self {
@@ -90,13 +69,13 @@ impl Databases {
     /// # Errors
     /// A database cannot be written.
     pub async fn stock_up(&self, products: &[Product]) -> Result<()> {
-        const PUT: &str = "INSERT INTO product (product_id, name, initial, on_hand) VALUES (?1, ?2, ?3, ?3) \
+        const PUT: &str = "INSERT INTO product (product_id, name, initial, on_hand) VALUES ($1, $2, $3, $3) \
                            ON CONFLICT DO NOTHING";
         for warehouse in &self.stock {
-            let mut tx = warehouse.begin_with("BEGIN IMMEDIATE").await?;
+            let mut tx = warehouse.begin().await?;
             for product in products {
-                let put = sqlx::query(PUT).bind(product.id).bind(&product.name);
-                put.bind(product.stock).execute(&mut *tx).await?;
+                let put = sql(PUT).bind(product.id).bind(&*product.name);
+                DB::execute(&mut tx, put.bind(product.stock)).await?;
             }
             tx.commit().await?;
         }
@@ -115,41 +94,10 @@ impl Databases {
 ///
 /// # Errors
 /// Names the database that must not hold markers, or cannot be used.
-pub async fn markers(pools: &[SqlitePool]) -> Result<Markers> {
+pub async fn markers<DB: Kind>(pools: &[Pool<DB>]) -> Result<Markers> {
     let mut markers = Markers::new();
     for pool in pools {
         markers = markers.add(pool.clone()).await?;
     }
     Ok(markers)
-}
-
-async fn open(path: &Path, tables: &'static str) -> Result<SqlitePool> {
-    let opened = async {
-        let pool = SqlitePoolOptions::new()
-            // One writer is all that SQLite lets in; here the others wait their turn in order.
-            .max_connections(1)
-            .acquire_timeout(Duration::from_secs(60))
-            .idle_timeout(None)
-            .max_lifetime(None)
-            .test_before_acquire(false)
-            .connect_with(options(path))
-            .await?;
-        sqlx::raw_sql(tables).execute(&pool).await?;
-        anyhow::Ok(pool)
-    };
-    let opened = opened.await;
-    opened.with_context(|| format!("the database {} cannot be used", path.display()))
-}
-
-fn options(path: &Path) -> SqliteConnectOptions {
-    SqliteConnectOptions::new()
-        .filename(path)
-        .create_if_missing(true)
-        .journal_mode(SqliteJournalMode::Wal)
-        // Markers insist: what was answered must survive a power cut.
-        .synchronous(SqliteSynchronous::Full)
-        .foreign_keys(true)
-        .busy_timeout(Duration::from_secs(10))
-        .pragma("cache_size", format!("-{CACHE_KIB}"))
-        .disable_statement_logging()
 }

@@ -21,7 +21,8 @@
 //! | [`catalog`] | the Northwind data: products, and the order book |
 //! | [`rules`] | the shop's rules, pure |
 //! | [`events`] | topics, tags and bodies of the messages |
-//! | [`databases`] | the services' SQLite files |
+//! | [`kinds`] | what differs between SQLite and Postgres |
+//! | [`databases`] | the services' databases: how many, and the pools that lead to them |
 //! | [`serving`] | a service's loop: take deliveries, a few at a time, and settle them |
 //! | [`orders`], [`stock`], [`payments`] | the three services |
 //! | [`till`] | an instance of the order service that dies between its COMMIT and its word to the coordinator |
@@ -33,6 +34,7 @@
 pub mod catalog;
 pub mod databases;
 pub mod events;
+pub mod kinds;
 pub mod orders;
 pub mod payments;
 pub mod progress;

@@ -1,5 +1,6 @@
 //! The order service: places orders, and ends them as stock and payments say.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
@@ -10,12 +11,13 @@ use coordinator::client::producer::BeginError;
 use coordinator::inbox::{Entry, Inbox};
 use mq_core::client::{Builder, Consumer, Delivery};
 use mq_core::message::Message;
-use sqlx::{Sqlite, SqliteConnection, SqlitePool};
+use sqlx::{Pool, Sqlite};
 
 use super::catalog::Order;
 use super::events::{
     self, About, CANCELLED, CAPTURED, ORDERS, PAYMENTS, PLACED, Placed, REFUSED, STOCK, Wanted,
 };
+use super::kinds::{Kind, sql};
 use super::rules::{goods_cents, order_shard};
 use super::serving::{Failure, PREFETCH_BYTES, Service, settled};
 
@@ -25,16 +27,36 @@ pub const GROUP: &str = "order-service";
 const BUSY: Duration = Duration::from_millis(20);
 
 /// The order service. Cheap to clone.
-#[derive(Debug, Clone)]
-pub struct Orders {
-    shards: Vec<Shard>,
+#[derive(Debug)]
+pub struct Orders<DB: Kind = Sqlite> {
+    shards: Arc<[Shard<DB>]>,
     producer: Producer,
 }
 
-#[derive(Debug, Clone)]
-struct Shard {
-    pool: SqlitePool,
-    inbox: Inbox<Sqlite>,
+#[derive(Debug)]
+struct Shard<DB: Kind> {
+    pool: Pool<DB>,
+    inbox: Inbox<DB>,
+}
+
+impl<DB: Kind> Shard<DB> {
+    /// Whether an order is here, or known to have been rejected.
+    async fn knows(&self, order: i64) -> Result<bool, sqlx::Error> {
+        const KNOWN: &str = "SELECT EXISTS (SELECT 1 FROM orders WHERE order_id = $1) \
+                             OR EXISTS (SELECT 1 FROM rejected_order WHERE order_id = $1)";
+        let mut connection = self.pool.acquire().await?;
+        DB::value(&mut connection, sql(KNOWN).bind(order)).await
+    }
+
+    /// Remembers an order that broke a rule, so that a later start does not try it again.
+    async fn reject(&self, order: i64, error: &sqlx::Error) -> Result<(), sqlx::Error> {
+        const REJECT: &str =
+            "INSERT INTO rejected_order (order_id, reason) VALUES ($1, $2) ON CONFLICT DO NOTHING";
+        let mut connection = self.pool.acquire().await?;
+        let why = error.to_string();
+        let reject = sql(REJECT).bind(order).bind(&*why);
+        DB::execute(&mut connection, reject).await.map(drop)
+    }
 }
 
 /// What became of an order that was to be placed.
@@ -48,12 +70,21 @@ pub enum Placing {
     Rejected,
 }
 
-impl Orders {
+impl<DB: Kind> Clone for Orders<DB> {
+    fn clone(&self) -> Self {
+        Self {
+            shards: Arc::clone(&self.shards),
+            producer: self.producer.clone(),
+        }
+    }
+}
+
+impl<DB: Kind> Orders<DB> {
     /// The service over its databases.
     ///
     /// # Errors
     /// A database cannot be written.
-    pub async fn new(pools: &[SqlitePool], producer: Producer) -> Result<Self> {
+    pub async fn new(pools: &[Pool<DB>], producer: Producer) -> Result<Self> {
         let mut shards = Vec::new();
         for pool in pools {
             let inbox = Inbox::new(pool.clone(), GROUP)?;
@@ -61,7 +92,10 @@ impl Orders {
             let pool = pool.clone();
             shards.push(Shard { pool, inbox });
         }
-        Ok(Self { shards, producer })
+        Ok(Self {
+            shards: shards.into(),
+            producer,
+        })
     }
 
     /// What the service listens to.
@@ -86,7 +120,7 @@ impl Orders {
     pub async fn place(&self, order: &Order, producer: &Producer) -> Result<Placing> {
         let shard = self.shard(&order.customer)?;
         loop {
-            if is_known(&shard.pool, order.id).await? {
+            if shard.knows(order.id).await? {
                 return Ok(Placing::Known);
             }
             let mut tx = match producer.begin(&shard.pool, placed(order)?).await {
@@ -98,12 +132,17 @@ impl Orders {
                 Err(error) => return Err(error.into()),
             };
             let id = tx.id();
-            match insert(&mut tx, order, &id.to_bytes()).await {
+            match insert::<DB>(&mut tx, order, &id.to_bytes()).await {
                 Ok(()) => {}
+                // Somebody has placed it meanwhile, perhaps this service before it was killed.
+                Err(error) if is_there(&error) => {
+                    let _ = tx.roll_back().await;
+                    continue;
+                }
                 Err(error) if breaks_a_rule(&error) => {
                     // Whatever the coordinator says to it: the local transaction is gone, and with it the message.
                     let _ = tx.roll_back().await;
-                    reject(&shard.pool, order.id, &error).await?;
+                    shard.reject(order.id, &error).await?;
                     return Ok(Placing::Rejected);
                 }
                 Err(error) => return Err(error.into()),
@@ -111,7 +150,7 @@ impl Orders {
             match tx.commit().await? {
                 Settled::Decided => return Ok(Placing::Placed),
                 // Committed, or its COMMIT had an unknown outcome: the database tells.
-                Settled::Deferred(_) if is_known(&shard.pool, order.id).await? => {
+                Settled::Deferred(_) if shard.knows(order.id).await? => {
                     return Ok(Placing::Placed);
                 }
                 Settled::Deferred(_) => {}
@@ -127,18 +166,19 @@ impl Orders {
     /// # Errors
     /// A database cannot be read.
     pub async fn status(&self, order: i64) -> Result<Option<String>> {
-        const STATUS: &str = "SELECT status FROM orders WHERE order_id = ?1 \
-                              UNION ALL SELECT 'rejected' FROM rejected_order WHERE order_id = ?1";
-        for shard in &self.shards {
-            let status = sqlx::query_scalar(STATUS).bind(order);
-            if let Some(status) = status.fetch_optional(&shard.pool).await? {
+        const STATUS: &str = "SELECT status FROM orders WHERE order_id = $1 \
+                              UNION ALL SELECT 'rejected' FROM rejected_order WHERE order_id = $1";
+        for shard in self.shards.iter() {
+            let mut connection = shard.pool.acquire().await?;
+            let found: Vec<(String,)> = DB::fetch(&mut connection, sql(STATUS).bind(order)).await?;
+            if let Some((status,)) = found.into_iter().next() {
                 return Ok(Some(status));
             }
         }
         Ok(None)
     }
 
-    fn shard(&self, customer: &str) -> Result<&Shard> {
+    fn shard(&self, customer: &str) -> Result<&Shard<DB>> {
         let shard = order_shard(customer, self.shards.len());
         self.shards
             .get(shard)
@@ -151,7 +191,7 @@ impl Orders {
         let Entry::First(mut tx) = shard.inbox.begin(delivery).await? else {
             return Ok(());
         };
-        end.write(&mut tx, about.order, None).await?;
+        end.write::<DB>(&mut tx, about.order, None).await?;
         Ok(tx.commit().await?)
     }
 
@@ -166,12 +206,14 @@ impl Orders {
             return Ok(());
         }
         let id = tx.id().to_bytes();
-        End::NotPaid.write(&mut tx, about.order, Some(&id)).await?;
+        End::NotPaid
+            .write::<DB>(&mut tx, about.order, Some(&id))
+            .await?;
         settled(tx.commit().await?)
     }
 }
 
-impl Service for Orders {
+impl<DB: Kind> Service for Orders<DB> {
     async fn apply(&self, delivery: &Delivery) -> Result<(), Failure> {
         let about: About = events::body(delivery).map_err(Failure::Never)?;
         match (delivery.topic().as_str(), delivery.tag()) {
@@ -194,22 +236,21 @@ enum End {
 
 impl End {
     /// Ends an order that is open. `transaction` is the one whose message tells of it.
-    async fn write(
+    async fn write<DB: Kind>(
         self,
-        connection: &mut SqliteConnection,
+        connection: &mut DB::Connection,
         order: i64,
         transaction: Option<&[u8]>,
     ) -> Result<(), Failure> {
-        const END: &str = "UPDATE orders SET status = ?2, reason = ?3, cancelled_by = ?4 \
-                           WHERE order_id = ?1 AND status = 'placed'";
+        const END: &str = "UPDATE orders SET status = $2, reason = $3, cancelled_by = $4 \
+                           WHERE order_id = $1 AND status = 'placed'";
         let (status, reason) = match self {
             Self::Accepted => ("accepted", None),
             Self::NoStock => ("cancelled", Some("stock")),
             Self::NotPaid => ("cancelled", Some("payment")),
         };
-        let end = sqlx::query(END).bind(order).bind(status).bind(reason);
-        let done = end.bind(transaction).execute(connection).await?;
-        if done.rows_affected() == 1 {
+        let end = sql(END).bind(order).bind(status).bind(reason);
+        if DB::execute(connection, end.bind(transaction)).await? == 1 {
             return Ok(());
         }
         Err(Failure::Never(anyhow!(
@@ -234,53 +275,43 @@ fn placed(order: &Order) -> Result<Message> {
     events::message(ORDERS, PLACED, order.id, &body)
 }
 
-async fn is_known(pool: &SqlitePool, order: i64) -> Result<bool, sqlx::Error> {
-    const KNOWN: &str = "SELECT EXISTS (SELECT 1 FROM orders WHERE order_id = ?1) \
-                         OR EXISTS (SELECT 1 FROM rejected_order WHERE order_id = ?1)";
-    sqlx::query_scalar(KNOWN).bind(order).fetch_one(pool).await
-}
-
-async fn insert(
-    connection: &mut SqliteConnection,
+async fn insert<DB: Kind>(
+    connection: &mut DB::Connection,
     order: &Order,
     transaction: &[u8],
 ) -> Result<(), sqlx::Error> {
     const ORDER: &str = "INSERT INTO orders (order_id, customer_id, ordered_on, goods_cents, freight_cents, placed_by) \
-                         VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
+                         VALUES ($1, $2, $3, $4, $5, $6)";
     const LINE: &str = "INSERT INTO order_line (order_id, product_id, quantity, unit_price_cents, discount_percent) \
-                        VALUES (?1, ?2, ?3, ?4, ?5)";
-    sqlx::query(ORDER)
+                        VALUES ($1, $2, $3, $4, $5)";
+    let row = sql(ORDER)
         .bind(order.id)
-        .bind(&order.customer)
-        .bind(&order.ordered_on)
+        .bind(&*order.customer)
+        .bind(&*order.ordered_on)
         .bind(goods_cents(&order.lines))
         .bind(order.freight_cents)
-        .bind(transaction)
-        .execute(&mut *connection)
-        .await?;
+        .bind(transaction);
+    DB::execute(connection, row).await?;
     for line in &order.lines {
-        sqlx::query(LINE)
+        let row = sql(LINE)
             .bind(order.id)
             .bind(line.product)
             .bind(line.quantity)
             .bind(line.unit_price_cents)
-            .bind(line.discount_percent)
-            .execute(&mut *connection)
-            .await?;
+            .bind(line.discount_percent);
+        DB::execute(connection, row).await?;
     }
     Ok(())
+}
+
+fn is_there(error: &sqlx::Error) -> bool {
+    error
+        .as_database_error()
+        .is_some_and(|error| error.is_unique_violation())
 }
 
 fn breaks_a_rule(error: &sqlx::Error) -> bool {
     error
         .as_database_error()
         .is_some_and(|error| error.is_check_violation())
-}
-
-/// Remembers an order that broke a rule, so that a later start does not try it again.
-async fn reject(pool: &SqlitePool, order: i64, error: &sqlx::Error) -> Result<(), sqlx::Error> {
-    const REJECT: &str =
-        "INSERT INTO rejected_order (order_id, reason) VALUES (?1, ?2) ON CONFLICT DO NOTHING";
-    let reject = sqlx::query(REJECT).bind(order).bind(error.to_string());
-    reject.execute(pool).await.map(drop)
 }

@@ -4,9 +4,10 @@ use anyhow::{Context, Result, anyhow};
 use coordinator::client::Producer;
 use coordinator::inbox::Inbox;
 use mq_core::client::{Builder, Consumer, Delivery};
-use sqlx::{Sqlite, SqlitePool};
+use sqlx::{Pool, Sqlite};
 
 use super::events::{self, About, CAPTURED, PAYMENTS, REFUSED, RESERVED, STOCK};
+use super::kinds::{Kind, sql};
 use super::rules::{is_captured, payment_shard};
 use super::serving::{Failure, PREFETCH_BYTES, Service, settled};
 
@@ -15,17 +16,17 @@ pub const GROUP: &str = "payment-service";
 
 /// The payment service.
 #[derive(Debug)]
-pub struct Payments {
-    shards: Vec<(SqlitePool, Inbox<Sqlite>)>,
+pub struct Payments<DB: Kind = Sqlite> {
+    shards: Vec<(Pool<DB>, Inbox<DB>)>,
     producer: Producer,
 }
 
-impl Payments {
+impl<DB: Kind> Payments<DB> {
     /// The service over its databases.
     ///
     /// # Errors
     /// A database cannot be written.
-    pub async fn new(pools: &[SqlitePool], producer: Producer) -> Result<Self> {
+    pub async fn new(pools: &[Pool<DB>], producer: Producer) -> Result<Self> {
         let mut shards = Vec::new();
         for pool in pools {
             let inbox = Inbox::new(pool.clone(), GROUP)?;
@@ -44,9 +45,9 @@ impl Payments {
     }
 }
 
-impl Service for Payments {
+impl<DB: Kind> Service for Payments<DB> {
     async fn apply(&self, delivery: &Delivery) -> Result<(), Failure> {
-        const PAY: &str = "INSERT INTO payment (order_id, amount_cents, status, answered_by) VALUES (?1, ?2, ?3, ?4)";
+        const PAY: &str = "INSERT INTO payment (order_id, amount_cents, status, answered_by) VALUES ($1, $2, $3, $4)";
         let about: About = events::body(delivery).map_err(Failure::Never)?;
         if delivery.tag() != Some(RESERVED) {
             return Err(Failure::Never(anyhow!(
@@ -73,13 +74,8 @@ impl Service for Payments {
             return Ok(());
         }
         let id = tx.id().to_bytes();
-        sqlx::query(PAY)
-            .bind(about.order)
-            .bind(about.amount_cents)
-            .bind(status)
-            .bind(&id[..])
-            .execute(&mut *tx)
-            .await?;
+        let pay = sql(PAY).bind(about.order).bind(about.amount_cents);
+        DB::execute(&mut tx, pay.bind(status).bind(&id[..])).await?;
         settled(tx.commit().await?)
     }
 }

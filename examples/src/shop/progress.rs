@@ -10,6 +10,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use mq_core::clock::{Clock, SystemClock};
 
 use super::databases::Databases;
+use super::kinds::{Kind, sql};
 
 /// How often the databases are asked.
 const LOOK: Duration = Duration::from_millis(100);
@@ -38,7 +39,7 @@ impl Count {
     ///
     /// # Errors
     /// A database cannot be read.
-    pub async fn read(databases: &Databases) -> Result<Self> {
+    pub async fn read<DB: Kind>(databases: &Databases<DB>) -> Result<Self> {
         const ORDERS: &str = "SELECT count(*) FILTER (WHERE status = 'placed'), \
                                      count(*) FILTER (WHERE status = 'accepted'), \
                                      count(*) FILTER (WHERE reason = 'stock'), \
@@ -47,8 +48,12 @@ impl Count {
         const RELEASED: &str = "SELECT count(*) FROM reservation WHERE status = 'released'";
         let mut sum = Self::default();
         for pool in &databases.orders {
-            let (open, accepted, no_stock, not_paid, rejected): (i64, i64, i64, i64, i64) =
-                sqlx::query_as(ORDERS).fetch_one(pool).await?;
+            let mut connection = pool.acquire().await?;
+            let counted: Vec<(i64, i64, i64, i64, i64)> =
+                DB::fetch(&mut connection, sql(ORDERS)).await?;
+            let [(open, accepted, no_stock, not_paid, rejected)] = counted[..] else {
+                bail!("orders cannot be counted");
+            };
             sum.open += open.unsigned_abs();
             sum.accepted += accepted.unsigned_abs();
             sum.no_stock += no_stock.unsigned_abs();
@@ -56,7 +61,8 @@ impl Count {
             sum.rejected += rejected.unsigned_abs();
         }
         for pool in &databases.stock {
-            let released: i64 = sqlx::query_scalar(RELEASED).fetch_one(pool).await?;
+            let mut connection = pool.acquire().await?;
+            let released: i64 = DB::value(&mut connection, sql(RELEASED)).await?;
             sum.released += released.unsigned_abs();
         }
         Ok(sum)
@@ -83,8 +89,8 @@ impl Count {
 ///
 /// # Errors
 /// The coordinator has failed, a database cannot be read, or nothing has changed for a minute: then it says what is open.
-pub async fn wait_until_quiet(
-    databases: &Databases,
+pub async fn wait_until_quiet<DB: Kind>(
+    databases: &Databases<DB>,
     coordinator: &Coordinator,
     total: u64,
 ) -> Result<Count> {

@@ -3,14 +3,15 @@
 //! The statements are in `examples/sql`: `books.sql` puts what all databases say side by side, `checks.sql` finds what
 //! contradicts itself, `summary.sql` counts.
 
-use std::path::Path;
+use std::fmt;
 
 use anyhow::{Context, Result};
-use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteRow};
-use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, FromRow, Row as _};
+use coordinator::store::database::Database;
+use sqlx::{ColumnIndex, Connection as _, Decode, FromRow, Row, Sqlite, Type};
 
 use super::catalog::Order;
-use super::databases::{self, Layout};
+use super::databases::Layout;
+use super::kinds::{Kind, sql};
 use super::rules;
 
 const BOOKS: &str = include_str!("../../sql/books.sql");
@@ -18,10 +19,17 @@ const CHECKS: &str = include_str!("../../sql/checks.sql");
 const SUMMARY: &str = include_str!("../../sql/summary.sql");
 
 /// All databases on one connection.
-#[derive(Debug)]
-pub struct Books {
-    connection: SqliteConnection,
+pub struct Books<DB: Kind = Sqlite> {
+    connection: DB::Connection,
     layout: Layout,
+}
+
+impl<DB: Kind> fmt::Debug for Books<DB> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Books")
+            .field("layout", &self.layout)
+            .finish_non_exhaustive()
+    }
 }
 
 /// One thing that must hold.
@@ -72,8 +80,12 @@ pub struct Summary {
     pub deliveries: i64,
 }
 
-impl FromRow<'_, SqliteRow> for Summary {
-    fn from_row(row: &SqliteRow) -> Result<Self, sqlx::Error> {
+impl<'r, R: Row> FromRow<'r, R> for Summary
+where
+    i64: Decode<'r, R::Database> + Type<R::Database>,
+    for<'c> &'c str: ColumnIndex<R>,
+{
+    fn from_row(row: &'r R) -> Result<Self, sqlx::Error> {
         Ok(Self {
             orders: row.try_get("orders")?,
             accepted: row.try_get("accepted")?,
@@ -96,33 +108,20 @@ impl FromRow<'_, SqliteRow> for Summary {
     }
 }
 
-impl Books {
-    /// Opens the databases of this layout in the folder `shops` and the coordinator's, and compares them with the orders
-    /// that were to be placed. Nothing in them is changed.
+impl<DB: Kind> Books<DB> {
+    /// Opens the databases of this layout at `home` and the coordinator's, and compares them with the orders that were to be
+    /// placed. Nothing in them is changed.
     ///
     /// # Errors
     /// A database cannot be read.
     pub async fn open(
-        (shops, layout): (&Path, Layout),
-        coordinator: &Path,
+        (home, layout): (&DB::Home, Layout),
+        coordinator: &Database,
         asked: impl Iterator<Item = Order>,
     ) -> Result<Self> {
-        let connection = SqliteConnectOptions::new()
-            // What is put side by side may be large: it goes to a temporary file, not into memory.
-            .pragma("temp_store", "FILE")
-            .pragma("cache_size", "-1024")
-            .disable_statement_logging()
-            .connect()
-            .await?;
+        let text = over_all_databases(BOOKS, layout);
+        let connection = DB::side_by_side(home, layout, coordinator, text).await?;
         let mut books = Self { connection, layout };
-        let mut files = databases::files(shops, layout);
-        files.push(("coordinator".into(), coordinator.to_path_buf()));
-        for (name, path) in files {
-            let attached = books.attach(&name, &path).await;
-            attached.with_context(|| format!("the database {} cannot be read", path.display()))?;
-        }
-        let text = AssertSqlSafe(over_all_databases(BOOKS, layout));
-        sqlx::raw_sql(text).execute(&mut books.connection).await?;
         books.note(asked).await?;
         Ok(books)
     }
@@ -135,28 +134,20 @@ impl Books {
         Ok(self.connection.close().await?)
     }
 
-    async fn attach(&mut self, name: &str, path: &Path) -> Result<()> {
-        let path = path.to_str().context("its path is not UTF-8")?;
-        let attach = sqlx::query("ATTACH DATABASE ?1 AS ?2").bind(path);
-        attach.bind(name).execute(&mut self.connection).await?;
-        Ok(())
-    }
-
     async fn note(&mut self, asked: impl Iterator<Item = Order>) -> Result<()> {
-        const NOTE: &str = "INSERT INTO temp.asked VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
+        const NOTE: &str = "INSERT INTO asked VALUES ($1, $2, $3, $4, $5, $6)";
         let layout = self.layout;
         let mut tx = self.connection.begin().await?;
         for order in asked {
             let goods = rules::goods_cents(&order.lines);
-            sqlx::query(NOTE)
+            let note = sql(NOTE)
                 .bind(order.id)
                 .bind(rules::order_shard(&order.customer, layout.orders) as i64)
                 .bind(goods)
                 .bind(goods + order.freight_cents)
                 .bind(rules::is_taken(goods))
-                .bind(layout.tills && rules::loses_its_till(order.id))
-                .execute(&mut *tx)
-                .await?;
+                .bind(layout.tills && rules::loses_its_till(order.id));
+            DB::execute(&mut tx, note).await?;
         }
         Ok(tx.commit().await?)
     }
@@ -171,10 +162,10 @@ impl Books {
             if !self.layout.tills && statement.contains("loses_till") {
                 continue;
             }
-            let found = sqlx::query_scalar(statement)
-                .fetch_all(&mut self.connection)
+            let found: Vec<(String,)> = DB::fetch(&mut self.connection, sql(statement))
                 .await
                 .with_context(|| format!("the check {what:?} cannot be made"))?;
+            let found = found.into_iter().map(|(found,)| found).collect();
             checks.push(Check { what, found });
         }
         Ok(checks)
@@ -185,12 +176,12 @@ impl Books {
     /// # Errors
     /// A database cannot be read.
     pub async fn summary(&mut self) -> Result<Summary> {
-        let summary = sqlx::query_as(SUMMARY);
-        Ok(summary.fetch_one(&mut self.connection).await?)
+        let rows: Vec<Summary> = DB::fetch(&mut self.connection, sql(SUMMARY)).await?;
+        rows.into_iter().next().context("the books have no summary")
     }
 
     /// The connection, for further questions: everything in `books.sql` is there.
-    pub const fn connection(&mut self) -> &mut SqliteConnection {
+    pub const fn connection(&mut self) -> &mut DB::Connection {
         &mut self.connection
     }
 }

@@ -2,13 +2,13 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::path::Path;
 
 use anyhow::{Context, Result};
 use coordinator::audit::why::{Explanation, date, explain};
-use coordinator::store::sqlite::{Options, open_reader};
+use coordinator::store::database::{Database, Options};
 use coordinator::transaction::TransactionId;
 
+use super::kinds::{Kind, sql};
 use super::reconcile::Books;
 
 /// What the audit tells of one transaction, and what stands in the database of its service.
@@ -16,7 +16,7 @@ use super::reconcile::Books;
 pub struct Story {
     /// The order that was placed.
     pub order: i64,
-    /// The name of the database that holds it.
+    /// What people call the database that holds it.
     pub database: String,
     /// Wall clock of its marker, ms since 1970; `None` when the marker was deleted since.
     pub marker_ms: Option<u64>,
@@ -28,23 +28,19 @@ pub struct Story {
 ///
 /// # Errors
 /// The databases cannot be read, or no order was placed.
-pub async fn tell(books: &mut Books, coordinator: &Path) -> Result<Story> {
-    const CHOOSE: &str = "SELECT hex(b.id), b.order_id, b.place, m.at_ms \
+pub async fn tell<DB: Kind>(books: &mut Books<DB>, coordinator: &Database) -> Result<Story> {
+    const CHOOSE: &str = "SELECT b.id, b.order_id, b.place, m.at_ms \
                           FROM business b JOIN decisions d ON d.id = b.id LEFT JOIN markers m ON m.id = b.id \
                           WHERE b.what = 'orders/placed' ORDER BY d.actor <> 'marker', b.order_id LIMIT 1";
-    const RECORDED: &str = "SELECT event, wall_ms FROM coordinator.history WHERE id = ?1";
-    let chosen: Option<(String, i64, String, Option<i64>)> = sqlx::query_as(CHOOSE)
-        .fetch_optional(books.connection())
-        .await?;
+    const RECORDED: &str = "SELECT event, wall_ms FROM halfmoon.history WHERE id = $1";
+    let chosen: Vec<(String, i64, String, Option<i64>)> =
+        DB::fetch(books.connection(), sql(CHOOSE)).await?;
+    let chosen = chosen.into_iter().next();
     let (id, order, database, marker_ms) =
         chosen.context("no order was placed, so there is no transaction to tell of")?;
-    let recorded: HashMap<i64, i64> = sqlx::query_as(RECORDED)
-        .bind(&id)
-        .fetch_all(books.connection())
-        .await?
-        .into_iter()
-        .collect();
-    let reader = open_reader(coordinator, Options::default()).await?;
+    let recorded: Vec<(i64, i64)> = DB::fetch(books.connection(), sql(RECORDED).bind(&*id)).await?;
+    let recorded: HashMap<i64, i64> = recorded.into_iter().collect();
+    let reader = coordinator.open_reader(Options::default()).await?;
     let id: TransactionId = id.parse().context("an id of the books is none")?;
     let row = reader.transaction(id).await?;
     let row = row.with_context(|| format!("the coordinator does not know {id}"))?;
@@ -55,7 +51,7 @@ pub async fn tell(books: &mut Books, coordinator: &Path) -> Result<Story> {
     });
     Ok(Story {
         order,
-        database,
+        database: DB::called(&database),
         marker_ms: marker_ms.and_then(|ms| u64::try_from(ms).ok()),
         explanation,
     })
@@ -66,7 +62,7 @@ impl fmt::Display for Story {
         let Self {
             order, database, ..
         } = self;
-        write!(f, "order {order} and its marker are in {database}.db")?;
+        write!(f, "order {order} and its marker are in {database}")?;
         if let Some(ms) = self.marker_ms {
             write!(f, ", written at {}", date(ms))?;
         }

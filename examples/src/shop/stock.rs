@@ -4,11 +4,12 @@ use anyhow::{Context, Result, anyhow};
 use coordinator::client::Producer;
 use coordinator::inbox::{Entry, Inbox};
 use mq_core::client::{Builder, Consumer, Delivery};
-use sqlx::{Sqlite, SqliteConnection, SqlitePool};
+use sqlx::{Pool, Sqlite};
 
 use super::events::{
     self, About, CANCELLED, ORDERS, PLACED, Placed, REFUSED, RESERVED, STOCK, Wanted,
 };
+use super::kinds::{Kind, sql};
 use super::rules::{RESTOCK_TO, is_restocked, stock_shard};
 use super::serving::{Failure, PREFETCH_BYTES, Service, settled};
 
@@ -17,24 +18,24 @@ pub const GROUP: &str = "stock-service";
 
 /// The stock service.
 #[derive(Debug)]
-pub struct Stock {
-    warehouses: Vec<Warehouse>,
+pub struct Stock<DB: Kind = Sqlite> {
+    warehouses: Vec<Warehouse<DB>>,
     producer: Producer,
 }
 
 /// One database of the service, with everything on its shelves.
 #[derive(Debug)]
-struct Warehouse {
-    pool: SqlitePool,
-    inbox: Inbox<Sqlite>,
+struct Warehouse<DB: Kind> {
+    pool: Pool<DB>,
+    inbox: Inbox<DB>,
 }
 
-impl Stock {
+impl<DB: Kind> Stock<DB> {
     /// The service over its databases.
     ///
     /// # Errors
     /// A database cannot be written.
-    pub async fn new(pools: &[SqlitePool], producer: Producer) -> Result<Self> {
+    pub async fn new(pools: &[Pool<DB>], producer: Producer) -> Result<Self> {
         let mut warehouses = Vec::new();
         for pool in pools {
             let inbox = Inbox::new(pool.clone(), GROUP)?;
@@ -57,7 +58,7 @@ impl Stock {
     }
 
     /// The warehouse that serves an order.
-    fn warehouse(&self, order: i64) -> Result<&Warehouse, Failure> {
+    fn warehouse(&self, order: i64) -> Result<&Warehouse<DB>, Failure> {
         let warehouse = self
             .warehouses
             .get(stock_shard(order, self.warehouses.len()));
@@ -72,7 +73,7 @@ impl Stock {
     async fn answer(&self, delivery: &Delivery, placed: &Placed) -> Result<(), Failure> {
         let warehouse = self.warehouse(placed.about.order)?;
         loop {
-            let tag = if has_all(&warehouse.pool, &placed.wanted).await? {
+            let tag = if has_all::<DB>(&warehouse.pool, &placed.wanted).await? {
                 RESERVED
             } else {
                 REFUSED
@@ -86,39 +87,37 @@ impl Stock {
                 return Ok(());
             }
             let id = tx.id().to_bytes();
-            write_answer(&mut tx, order, tag, &id).await?;
-            if tag == RESERVED && !take(&mut tx, order, &placed.wanted).await? {
+            write_answer::<DB>(&mut tx, order, tag, &id).await?;
+            if tag == RESERVED && !take::<DB>(&mut tx, order, &placed.wanted).await? {
                 let _ = tx.roll_back().await;
                 continue;
             }
-            restock(&mut tx).await?;
+            restock::<DB>(&mut tx).await?;
             return settled(tx.commit().await?);
         }
     }
 
     /// Puts back what was reserved for an order.
     async fn release(&self, delivery: &Delivery, about: &About) -> Result<(), Failure> {
-        const RELEASE: &str = "UPDATE reservation SET status = 'released' WHERE order_id = ?1 AND status = 'reserved'";
+        const RELEASE: &str = "UPDATE reservation SET status = 'released' WHERE order_id = $1 AND status = 'reserved'";
         const PUT_BACK: &str = "UPDATE product SET on_hand = on_hand + line.quantity FROM reservation_line AS line \
-                                WHERE line.order_id = ?1 AND line.product_id = product.product_id";
+                                WHERE line.order_id = $1 AND line.product_id = product.product_id";
         let warehouse = self.warehouse(about.order)?;
         let Entry::First(mut tx) = warehouse.inbox.begin(delivery).await? else {
             return Ok(());
         };
-        let release = sqlx::query(RELEASE).bind(about.order);
-        if release.execute(&mut *tx).await?.rows_affected() != 1 {
+        if DB::execute(&mut tx, sql(RELEASE).bind(about.order)).await? != 1 {
             return Err(Failure::Never(anyhow!(
                 "order {} is cancelled and has nothing reserved",
                 about.order
             )));
         }
-        let put_back = sqlx::query(PUT_BACK).bind(about.order);
-        put_back.execute(&mut *tx).await?;
+        DB::execute(&mut tx, sql(PUT_BACK).bind(about.order)).await?;
         Ok(tx.commit().await?)
     }
 }
 
-impl Service for Stock {
+impl<DB: Kind> Service for Stock<DB> {
     async fn apply(&self, delivery: &Delivery) -> Result<(), Failure> {
         match delivery.tag() {
             Some(PLACED) => {
@@ -136,74 +135,65 @@ impl Service for Stock {
     }
 }
 
-async fn has_all(pool: &SqlitePool, wanted: &[Wanted]) -> Result<bool, sqlx::Error> {
+async fn has_all<DB: Kind>(pool: &Pool<DB>, wanted: &[Wanted]) -> Result<bool, sqlx::Error> {
     const HAS: &str =
-        "SELECT EXISTS (SELECT 1 FROM product WHERE product_id = ?1 AND on_hand >= ?2)";
+        "SELECT EXISTS (SELECT 1 FROM product WHERE product_id = $1 AND on_hand >= $2)";
     let mut connection = pool.acquire().await?;
     for Wanted { product, quantity } in wanted {
-        let has = sqlx::query_scalar(HAS).bind(product).bind(quantity);
-        if !has.fetch_one(&mut *connection).await? {
+        let has = sql(HAS).bind(*product).bind(*quantity);
+        if !DB::value::<bool>(&mut connection, has).await? {
             return Ok(false);
         }
     }
     Ok(true)
 }
 
-async fn write_answer(
-    connection: &mut SqliteConnection,
+async fn write_answer<DB: Kind>(
+    connection: &mut DB::Connection,
     order: i64,
     status: &str,
     transaction: &[u8],
 ) -> Result<(), sqlx::Error> {
     const ANSWER: &str =
-        "INSERT INTO reservation (order_id, status, answered_by) VALUES (?1, ?2, ?3)";
-    let answer = sqlx::query(ANSWER)
-        .bind(order)
-        .bind(status)
-        .bind(transaction);
-    answer.execute(connection).await.map(drop)
+        "INSERT INTO reservation (order_id, status, answered_by) VALUES ($1, $2, $3)";
+    let answer = sql(ANSWER).bind(order).bind(status).bind(transaction);
+    DB::execute(connection, answer).await.map(drop)
 }
 
 /// Takes every line off the shelf; false when one is short: roll back.
-async fn take(
-    connection: &mut SqliteConnection,
+async fn take<DB: Kind>(
+    connection: &mut DB::Connection,
     order: i64,
     wanted: &[Wanted],
 ) -> Result<bool, sqlx::Error> {
     const TAKE: &str =
-        "UPDATE product SET on_hand = on_hand - ?2 WHERE product_id = ?1 AND on_hand >= ?2";
+        "UPDATE product SET on_hand = on_hand - $2 WHERE product_id = $1 AND on_hand >= $2";
     const LINE: &str =
-        "INSERT INTO reservation_line (order_id, product_id, quantity) VALUES (?1, ?2, ?3)";
+        "INSERT INTO reservation_line (order_id, product_id, quantity) VALUES ($1, $2, $3)";
     for Wanted { product, quantity } in wanted {
-        let taken = sqlx::query(TAKE)
-            .bind(product)
-            .bind(quantity)
-            .execute(&mut *connection)
-            .await?;
-        if taken.rows_affected() != 1 {
+        let taken = sql(TAKE).bind(*product).bind(*quantity);
+        if DB::execute(connection, taken).await? != 1 {
             return Ok(false);
         }
-        let line = sqlx::query(LINE).bind(order).bind(product).bind(quantity);
-        line.execute(&mut *connection).await?;
+        let line = sql(LINE).bind(order).bind(*product).bind(*quantity);
+        DB::execute(connection, line).await?;
     }
     Ok(true)
 }
 
 /// Counts the answer, and with every so many takes a delivery in: what is below its level is filled up.
-async fn restock(connection: &mut SqliteConnection) -> Result<(), sqlx::Error> {
+async fn restock<DB: Kind>(connection: &mut DB::Connection) -> Result<(), sqlx::Error> {
     const COUNT: &str = "UPDATE warehouse SET answers = answers + 1 RETURNING answers";
     const DELIVER: &str = "INSERT INTO restocking (after_answers, product_id, quantity) \
-                           SELECT ?1, product_id, max(initial, ?2) - on_hand FROM product WHERE on_hand < max(initial, ?2)";
-    const FILL_UP: &str =
-        "UPDATE product SET on_hand = max(initial, ?1) WHERE on_hand < max(initial, ?1)";
-    let answers: i64 = sqlx::query_scalar(COUNT)
-        .fetch_one(&mut *connection)
-        .await?;
+                           SELECT $1, product_id, CASE WHEN initial > $2 THEN initial ELSE $2 END - on_hand FROM product \
+                           WHERE on_hand < CASE WHEN initial > $2 THEN initial ELSE $2 END";
+    const FILL_UP: &str = "UPDATE product SET on_hand = CASE WHEN initial > $1 THEN initial ELSE $1 END \
+                           WHERE on_hand < CASE WHEN initial > $1 THEN initial ELSE $1 END";
+    let answers: i64 = DB::value(connection, sql(COUNT)).await?;
     if is_restocked(answers) {
-        let deliver = sqlx::query(DELIVER).bind(answers).bind(RESTOCK_TO);
-        deliver.execute(&mut *connection).await?;
-        let fill_up = sqlx::query(FILL_UP).bind(RESTOCK_TO);
-        fill_up.execute(&mut *connection).await?;
+        let deliver = sql(DELIVER).bind(answers).bind(RESTOCK_TO);
+        DB::execute(connection, deliver).await?;
+        DB::execute(connection, sql(FILL_UP).bind(RESTOCK_TO)).await?;
     }
     Ok(())
 }

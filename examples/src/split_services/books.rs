@@ -1,11 +1,11 @@
 //! What the databases and the audit say in the end: the books of the shop, and who decided the transactions how fast.
 
-use std::path::Path;
-
 use anyhow::Result;
+use coordinator::store::database::Database;
 
 use crate::shop::catalog::Order;
 use crate::shop::databases::Layout;
+use crate::shop::kinds::{Kind, sql};
 use crate::shop::reconcile::{Books, Check, Summary};
 use crate::shop::report;
 
@@ -40,15 +40,15 @@ impl Outcome {
     ///
     /// # Errors
     /// A database cannot be read.
-    pub async fn read(
-        shops: (&Path, Layout),
-        coordinator: &Path,
+    pub async fn read<DB: Kind>(
+        shops: (&DB::Home, Layout),
+        coordinator: &Database,
         asked: impl Iterator<Item = Order>,
     ) -> Result<Self> {
         const OPEN: &str = "SELECT d.actor, t.open_us FROM decisions d \
-                            JOIN coordinator.tx_view t ON t.tx = d.id ORDER BY d.actor, t.open_us";
-        let mut books = Books::open(shops, coordinator, asked).await?;
-        let open: Vec<(String, i64)> = sqlx::query_as(OPEN).fetch_all(books.connection()).await?;
+                            JOIN halfmoon.tx_view t ON t.id = d.id ORDER BY d.actor, t.open_us";
+        let mut books = Books::<DB>::open(shops, coordinator, asked).await?;
+        let open: Vec<(String, i64)> = DB::fetch(books.connection(), sql(OPEN)).await?;
         let outcome = Self {
             summary: books.summary().await?,
             checks: books.check().await?,

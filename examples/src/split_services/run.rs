@@ -9,9 +9,10 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use coordinator::embedded::DATABASE_FILE;
 use coordinator::store::TxReader;
-use coordinator::store::sqlite::{Options, open_reader};
+use coordinator::store::database::{Database, Options};
 use mq_core::clock::{Clock, SystemClock};
 use mq_core::random::{Random, SeededRandom};
+use sqlx::Sqlite;
 use tokio::task::JoinHandle;
 
 use super::books::Outcome;
@@ -88,16 +89,16 @@ pub async fn all(arguments: &Arguments, layout: Layout) -> Result<ExitCode> {
 async fn run(folder: &Path, arguments: &Arguments, layout: Layout) -> Result<Outcome> {
     let catalog = Catalog::northwind()?;
     let shops = folder.join(SHOPS_FOLDER);
-    let databases = Databases::open(&shops, layout).await?;
+    let databases = Databases::<Sqlite>::open(&shops, layout).await?;
     databases.stock_up(&catalog.products).await?;
-    let coordinator = folder.join(SERVER_FOLDER).join(DATABASE_FILE);
+    let coordinator = Database::from(folder.join(SERVER_FOLDER).join(DATABASE_FILE));
 
     let mut fleet = Fleet::start(folder).await?;
     let customers = Customers::new(fleet.instances());
     let served = Arc::clone(&customers.served);
     let orders: Vec<_> = catalog.orders(arguments.orders).collect();
     let feeding = tokio::spawn(customers.order_all(orders.into_iter()));
-    let reader = open_reader(&coordinator, Options::default()).await?;
+    let reader = coordinator.open_reader(Options::default()).await?;
     let mut watcher = Watcher {
         databases: &databases,
         reader: &*reader,
@@ -109,7 +110,7 @@ async fn run(folder: &Path, arguments: &Arguments, layout: Layout) -> Result<Out
     traded?;
     fleet.end().await?;
     databases.close().await;
-    Outcome::read(
+    Outcome::read::<Sqlite>(
         (&shops, layout),
         &coordinator,
         catalog.orders(arguments.orders),

@@ -8,6 +8,7 @@ use coordinator::client::Producer;
 use coordinator::marker::databases::Markers;
 use mq_core::client::{Builder, Consumer};
 use mq_core::clock::{Clock, SystemClock};
+use sqlx::Sqlite;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
@@ -48,7 +49,7 @@ pub async fn order(place: &Place, layout: Layout, listen: SocketAddr) -> Result<
     let orders = Orders::new(&databases.orders, producer.clone()).await?;
     let listener = tokio::net::TcpListener::bind(listen).await;
     let listener = listener.with_context(|| format!("nothing can listen at {listen}"))?;
-    let consumer = consumer(Orders::consumer, place).await?;
+    let consumer = consumer(Orders::<Sqlite>::consumer, place).await?;
     let stop = until_told();
     println!("{READY} at {}", listener.local_addr()?);
     let requests = http::serve(listener, orders.clone(), stop.clone());
@@ -73,7 +74,7 @@ pub async fn stock(place: &Place, layout: Layout) -> Result<()> {
     let markers = databases::markers(&databases.stock).await?;
     let producer = producer(stock::GROUP, markers, place).await?;
     let stock = Stock::new(&databases.stock, producer.clone()).await?;
-    until_done(stock, Stock::consumer, place).await?;
+    until_done(stock, Stock::<Sqlite>::consumer, place).await?;
     producer.close().await;
     databases.close().await;
     Ok(())
@@ -93,7 +94,7 @@ pub async fn payment(place: &Place, layout: Layout) -> Result<()> {
     let markers = databases::markers(&databases.payments).await?;
     let producer = producer(payments::GROUP, markers, place).await?;
     let payments = Payments::new(&databases.payments, producer.clone()).await?;
-    until_done(payments, Payments::consumer, place).await?;
+    until_done(payments, Payments::<Sqlite>::consumer, place).await?;
     producer.close().await;
     databases.close().await;
     Ok(())
@@ -112,12 +113,12 @@ async fn open(place: &Place, own: Layout) -> Result<Databases> {
     }
     let folder = place.data.join(SHOPS_FOLDER);
     for _ in 0..TURNS {
-        match Databases::open(&folder, own).await {
+        match Databases::<Sqlite>::open(&folder, own).await {
             Err(error) if is_locked(&error) => tokio::time::sleep(AGAIN).await,
             other => return other,
         }
     }
-    Databases::open(&folder, own).await
+    Databases::<Sqlite>::open(&folder, own).await
 }
 
 fn is_locked(error: &anyhow::Error) -> bool {
