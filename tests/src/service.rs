@@ -17,13 +17,17 @@ use coordinator::engine::Coordinator;
 use coordinator::inbox::{Delivered, Entry, Inbox};
 use coordinator::marker::databases::Markers;
 use coordinator::store::Filter;
+use coordinator::store::database::Database;
 use coordinator::transaction::State;
+use examples::shop::kinds::{Kind, sql};
 use mq_core::client::Consumer;
 use mq_core::message::Message;
 use mq_core::random::{Random, SeededRandom};
+use sqlx::postgres::{PgPool, PgPoolOptions};
 use sqlx::sqlite::{
     SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
 };
+use sqlx::{Pool, Postgres, Sqlite};
 
 use crate::checker::facts::Answer;
 
@@ -39,11 +43,17 @@ pub const DATABASE: &str = "service.db";
 pub const BUSINESS: &str = "SELECT id FROM placed";
 /// Query for the effects of messages; the group is its parameter.
 pub const EFFECTS: &str =
-    "SELECT message, count(*) FROM applied WHERE consumers = ?1 GROUP BY message";
+    "SELECT message, count(*) FROM applied WHERE consumers = $1 GROUP BY message";
+
+/// The environment variable that names a Postgres database, if the service is to keep everything but the log there.
+pub const POSTGRES: &str = "SERVICE_POSTGRES";
 
 const TABLES: &str = "
     CREATE TABLE IF NOT EXISTS placed (id BLOB PRIMARY KEY) STRICT, WITHOUT ROWID;
     CREATE TABLE IF NOT EXISTS applied (consumers TEXT NOT NULL, message TEXT NOT NULL) STRICT;";
+const POSTGRES_TABLES: &str = "
+    CREATE TABLE IF NOT EXISTS placed (id bytea PRIMARY KEY);
+    CREATE TABLE IF NOT EXISTS applied (consumers text NOT NULL, message text NOT NULL);";
 
 /// Local transactions that run at the same time.
 const AT_ONCE: u64 = 6;
@@ -59,15 +69,22 @@ pub struct Plan {
     pub transactions: u64,
 }
 
-/// Runs the service in `folder`.
+/// Runs the service in `folder`, its tables and the coordinator's in SQLite or in the Postgres database at `postgres`.
 ///
 /// # Errors
 /// Anything that does not work or is not settled in time.
-pub async fn run(folder: &Path, plan: Plan) -> Result<()> {
+pub async fn run(folder: &Path, postgres: Option<String>, plan: Plan) -> Result<()> {
     std::fs::create_dir_all(folder)?;
-    let halfmoon = open(&folder.join(DATA)).await?;
+    let coordinator = postgres.clone().map(Database::Postgres);
+    let halfmoon = open(&folder.join(DATA), coordinator).await?;
+    match postgres {
+        None => run_on::<Sqlite>(halfmoon, database(&folder.join(DATABASE)).await?, plan).await,
+        Some(url) => run_on::<Postgres>(halfmoon, database_at(&url).await?, plan).await,
+    }
+}
+
+async fn run_on<DB: Kind>(halfmoon: Embedded, pool: Pool<DB>, plan: Plan) -> Result<()> {
     let (broker, coordinator) = (halfmoon.broker(), halfmoon.coordinator());
-    let pool = database(&folder.join(DATABASE)).await?;
     let markers = Markers::new().add(pool.clone()).await?;
     let producer = Producer::builder("order-service").markers(markers);
     let producer = producer.attach(coordinator).await?;
@@ -105,8 +122,11 @@ pub async fn run(folder: &Path, plan: Plan) -> Result<()> {
 }
 
 /// Everything over `folder`, with waits and file sizes that suit a test.
-async fn open(folder: &Path) -> Result<Embedded> {
-    let mut settings = embedded::Settings::default();
+async fn open(folder: &Path, database: Option<Database>) -> Result<Embedded> {
+    let mut settings = embedded::Settings {
+        database,
+        ..embedded::Settings::default()
+    };
     settings.log.segment_bytes = 64 << 10;
     settings.log.checkpoint_every = Duration::from_millis(100);
     settings.log.checkpoint_bytes = 32 << 10;
@@ -130,17 +150,23 @@ pub(crate) async fn database(file: &Path) -> Result<SqlitePool> {
     Ok(pool)
 }
 
+/// The same in the Postgres database at `url`.
+async fn database_at(url: &str) -> Result<PgPool> {
+    let pool = PgPoolOptions::new().max_connections(4).connect(url).await?;
+    sqlx::raw_sql(POSTGRES_TABLES).execute(&pool).await?;
+    Ok(pool)
+}
+
 /// One local transaction with its message; `chance` says how it ends.
-async fn place(producer: &Producer, pool: &SqlitePool, chance: u64) -> Result<()> {
+async fn place<DB: Kind>(producer: &Producer, pool: &Pool<DB>, chance: u64) -> Result<()> {
     let body = vec![b'x'; (chance % 2_000) as usize];
     let message = Message::builder(TOPIC).tag("placed").body(body).build()?;
     let mut local = producer.begin(pool, message).await?;
     let id = local.id();
     println!("half {id}");
-    sqlx::query("INSERT INTO placed (id) VALUES (?)")
-        .bind(id.to_bytes().to_vec())
-        .execute(&mut *local)
-        .await?;
+    let row = id.to_bytes();
+    let row = sql("INSERT INTO placed (id) VALUES ($1)").bind(&row[..]);
+    DB::execute(&mut local, row).await?;
     let (word, settled) = match chance % 10 {
         0..7 => ("committed", local.commit().await?),
         7..9 => ("rolled_back", local.roll_back().await),
@@ -158,14 +184,12 @@ async fn place(producer: &Producer, pool: &SqlitePool, chance: u64) -> Result<()
 }
 
 /// Applies every message once.
-async fn consume(mut consumer: Consumer, inbox: Inbox<sqlx::Sqlite>) -> Result<()> {
+async fn consume<DB: Kind>(mut consumer: Consumer, inbox: Inbox<DB>) -> Result<()> {
     while let Some(delivery) = consumer.next().await? {
         if let Entry::First(mut local) = inbox.begin(&delivery).await? {
-            sqlx::query("INSERT INTO applied (consumers, message) VALUES (?, ?)")
-                .bind(CONSUMERS)
-                .bind(delivery.message_key())
-                .execute(&mut *local)
-                .await?;
+            let row = sql("INSERT INTO applied (consumers, message) VALUES ($1, $2)");
+            let row = row.bind(CONSUMERS).bind(delivery.message_key());
+            DB::execute(&mut local, row).await?;
             local.commit().await?;
         }
         delivery.ack();
@@ -174,7 +198,7 @@ async fn consume(mut consumer: Consumer, inbox: Inbox<sqlx::Sqlite>) -> Result<(
 }
 
 /// Returns once nothing is open or unpublished and every business row's message was applied.
-async fn settled(coordinator: &Coordinator, pool: &SqlitePool) -> Result<()> {
+async fn settled<DB: Kind>(coordinator: &Coordinator, pool: &Pool<DB>) -> Result<()> {
     let reader = coordinator.reader();
     let open = Filter {
         state: Some(State::Prepared),
@@ -184,10 +208,12 @@ async fn settled(coordinator: &Coordinator, pool: &SqlitePool) -> Result<()> {
     loop {
         coordinator.write_held().await.map_err(anyhow::Error::msg)?;
         let owner = reader.owner().await?.context("the store has an owner")?;
-        let counted = "SELECT (SELECT count(*) FROM placed), (SELECT count(*) FROM applied)";
-        let (placed, applied): (i64, i64) = sqlx::query_as(counted).fetch_one(pool).await?;
+        let counted = sql("SELECT (SELECT count(*) FROM placed) - (SELECT count(*) FROM applied)");
+        let mut connection = pool.acquire().await?;
+        let unapplied: i64 = DB::value(&mut connection, counted).await?;
+        drop(connection);
         let published = owner.published == owner.last_decision;
-        if published && placed == applied && reader.list(&open).await?.is_empty() {
+        if published && unapplied == 0 && reader.list(&open).await?.is_empty() {
             return Ok(());
         }
         tokio::time::sleep(Duration::from_millis(20)).await;

@@ -5,20 +5,37 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 use tests::checker::facts::{Answer, World};
+use tests::checker::source::Source;
 use tests::checker::{Phase, check, folder, tables};
 use tests::process::{Ended, Kill, Program, moments};
 use tests::service;
 
+/// Where the service keeps everything but its log.
+#[derive(Clone, Copy, PartialEq)]
+enum On {
+    Sqlite,
+    Postgres,
+}
+
 /// Runs of the service over one folder.
 struct Runs {
     folder: TempDir,
+    /// The URL of its database, on Postgres.
+    postgres: Option<String>,
     seed: u64,
     answers: Vec<Answer>,
 }
 
 impl Runs {
-    fn new() -> Self {
+    async fn new(on: On) -> Self {
+        let postgres = match on {
+            On::Sqlite => None,
+            On::Postgres => Some(private_postgres::url_of(
+                &private_postgres::database().await,
+            )),
+        };
         Self {
+            postgres,
             folder: tempfile::tempdir().expect("a temporary folder can be made"),
             seed: 0,
             answers: Vec::new(),
@@ -34,6 +51,9 @@ impl Runs {
             .argument(transactions.to_string());
         if !step.is_empty() {
             program = program.argument(step);
+        }
+        if let Some(url) = &self.postgres {
+            program = program.variable(service::POSTGRES, url);
         }
         let ended = program
             .run(kill)
@@ -61,10 +81,17 @@ impl Runs {
 
     async fn world(&self) -> World {
         let data = self.folder.path().join(service::DATA);
-        let business = self.folder.path().join(service::DATABASE);
-        let mut world = folder::read(&data)
-            .await
-            .expect("log and database are whole");
+        let (world, business) = match &self.postgres {
+            None => {
+                let business = self.folder.path().join(service::DATABASE);
+                (folder::read(&data).await, Source::from(&business))
+            }
+            Some(url) => (
+                folder::read_with_postgres(&data, url).await,
+                Source::schema(url, "public"),
+            ),
+        };
+        let mut world = world.expect("log and database are whole");
         world.answers = self.answers.clone();
         if let Ok(markers) = tables::markers(&business, Some(service::BUSINESS)).await {
             world.databases.push(markers);
@@ -108,11 +135,11 @@ fn full() -> bool {
 
 /// Kills the service at every step whose name starts with one of `prefixes`, each over a folder of its own in which an
 /// earlier kill has left open transactions.
-async fn killed_at_every_step(prefixes: &[&str]) {
+async fn killed_at_every_step(on: On, prefixes: &[&str]) {
     let steps = coordinator::steps::ALL.iter().map(|(name, _)| *name);
     for step in steps.filter(|step| prefixes.iter().any(|prefix| step.starts_with(prefix))) {
         for time in if full() { 1..6 } else { 1..2 } {
-            let mut runs = Runs::new();
+            let mut runs = Runs::new(on).await;
             runs.run(30, "local.committed:8", &Kill::Never);
             runs.judge(Phase::Anytime, "the first kill").await;
             let at = format!("{step}:{time}");
@@ -133,28 +160,48 @@ async fn killed_at_every_step(prefixes: &[&str]) {
 
 #[tokio::test]
 async fn a_kill_at_every_step_of_the_log_heals() {
-    killed_at_every_step(&["log."]).await;
+    killed_at_every_step(On::Sqlite, &["log."]).await;
 }
 
 #[tokio::test]
 async fn a_kill_at_every_step_of_a_half_message_and_its_local_transaction_heals() {
-    killed_at_every_step(&["half.", "local."]).await;
+    killed_at_every_step(On::Sqlite, &["half.", "local."]).await;
 }
 
 #[tokio::test]
 async fn a_kill_at_every_step_of_a_decision_heals() {
-    killed_at_every_step(&["decision.", "final."]).await;
+    killed_at_every_step(On::Sqlite, &["decision.", "final."]).await;
 }
 
 #[tokio::test]
 async fn a_kill_at_every_step_of_a_check_back_or_a_start_heals() {
-    killed_at_every_step(&["check_back.", "recovery."]).await;
+    killed_at_every_step(On::Sqlite, &["check_back.", "recovery."]).await;
 }
 
 #[tokio::test]
-async fn kills_at_random_moments_heal() {
-    let (seed, count) = if full() { (2, 200) } else { (1, 50) };
-    let mut runs = Runs::new();
+async fn on_postgres_a_kill_at_every_step_of_the_log_heals() {
+    killed_at_every_step(On::Postgres, &["log."]).await;
+}
+
+#[tokio::test]
+async fn on_postgres_a_kill_at_every_step_of_a_half_message_and_its_local_transaction_heals() {
+    killed_at_every_step(On::Postgres, &["half.", "local."]).await;
+}
+
+#[tokio::test]
+async fn on_postgres_a_kill_at_every_step_of_a_decision_heals() {
+    killed_at_every_step(On::Postgres, &["decision.", "final."]).await;
+}
+
+#[tokio::test]
+async fn on_postgres_a_kill_at_every_step_of_a_check_back_or_a_start_heals() {
+    killed_at_every_step(On::Postgres, &["check_back.", "recovery."]).await;
+}
+
+/// Half of the kills of a run of the chapter.
+async fn killed_at_random_moments(on: On) {
+    let (seed, count) = if full() { (2, 100) } else { (1, 25) };
+    let mut runs = Runs::new(on).await;
     for kill in moments(
         seed,
         count,
@@ -167,5 +214,15 @@ async fn kills_at_random_moments_heal() {
     let ended = runs.run(10, "", &Kill::Never);
     assert_eq!(ended.last_line(), "settled", "{}", ended.told());
     runs.judge(Phase::Healed, "random kills").await;
-    assert!(runs.answers.len() > 50, "hardly anything happened");
+    assert!(runs.answers.len() > 25, "hardly anything happened");
+}
+
+#[tokio::test]
+async fn kills_at_random_moments_heal() {
+    killed_at_random_moments(On::Sqlite).await;
+}
+
+#[tokio::test]
+async fn on_postgres_kills_at_random_moments_heal() {
+    killed_at_random_moments(On::Postgres).await;
 }

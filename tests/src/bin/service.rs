@@ -19,5 +19,6 @@ async fn main() -> Result<()> {
     if let Ok(step) = next("STEP") {
         coordinator::steps::arm(&step)?;
     }
-    service::run(&folder, Plan { seed, transactions }).await
+    let postgres = std::env::var(service::POSTGRES).ok();
+    service::run(&folder, postgres, Plan { seed, transactions }).await
 }

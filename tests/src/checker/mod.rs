@@ -11,6 +11,7 @@
 //! | [`users`] | markers, business rows, effects, and what callers were told |
 //! | [`log_files`] | the log's files, decoded |
 //! | [`tables`] | the coordinator's and the users' tables, read |
+//! | [`source`] | a SQLite file or a Postgres schema, and its rows as plain values |
 //! | [`folder`] | both of a data folder, in whatever state a kill has left it |
 
 pub mod agreement;
@@ -18,6 +19,7 @@ pub mod facts;
 pub mod folder;
 pub mod history;
 pub mod log_files;
+pub mod source;
 pub mod tables;
 pub mod users;
 

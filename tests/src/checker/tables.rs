@@ -1,90 +1,83 @@
 //! Reads the tables of the coordinator and of users' databases, read-only, with statements of its own.
 
 use std::collections::HashMap;
-use std::path::Path;
 
 use anyhow::{Context, Result};
-use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteRow};
-use sqlx::{ConnectOptions, Row as _};
 
 use super::facts::{Effects, Event, Owner, Row, Seal, Sql, UserDatabase};
+use super::source::{Found, Reading, Source};
 
-/// Reads the coordinator's SQLite database, as of one moment.
+/// Reads the coordinator's database, as of one moment.
 ///
 /// # Errors
-/// Names the file; a database that cannot be read or has other columns than documented.
-pub async fn transactions(database: &Path) -> Result<Sql> {
+/// Names the source; a database that cannot be read or has other columns than documented.
+pub async fn transactions(database: impl Into<Source>) -> Result<Sql> {
+    let database = database.into();
     let read = async {
-        let mut connection = open(database).await?;
-        sqlx::query("BEGIN").execute(&mut connection).await?;
-        let Some(owner) = owner(&mut connection).await? else {
+        let mut reading = database.open().await?;
+        let Some(owner) = owner(&mut reading).await? else {
             return Ok(Sql::default());
         };
         anyhow::Ok(Sql {
             owned: true,
             owner,
-            rows: rows(&mut connection).await?,
-            events: events(&mut connection).await?,
-            seals: seals(&mut connection).await?,
+            rows: rows(&mut reading).await?,
+            events: events(&mut reading).await?,
+            seals: seals(&mut reading).await?,
         })
     };
-    read.await.with_context(|| database.display().to_string())
+    read.await.with_context(|| database.to_string())
 }
 
-/// Reads the markers of a user's SQLite database. `business` is a query for the ids (16 bytes, or hex) of all
-/// transactions whose business row is there.
+/// Reads the markers of a user's database. `business` is a query for the ids (16 bytes, or hex) of all transactions whose
+/// business row is there.
 ///
 /// # Errors
-/// Names the file; a database that cannot be read or has other columns than documented.
-pub async fn markers(database: &Path, business: Option<&'static str>) -> Result<UserDatabase> {
+/// As [`transactions`].
+pub async fn markers(
+    database: impl Into<Source>,
+    business: Option<&'static str>,
+) -> Result<UserDatabase> {
+    let database = database.into();
     let read = async {
-        let mut connection = open(database).await?;
-        sqlx::query("BEGIN").execute(&mut connection).await?;
+        let mut reading = database.open().await?;
         let table = "SELECT identity, horizon FROM halfmoon_marker_table WHERE only_row = 1";
-        let table = sqlx::query(table).fetch_one(&mut connection).await?;
+        let table = reading.one(table).await?.context("it has no identity")?;
         let mut found = UserDatabase {
-            identity: wide(&table, "identity")?,
-            pruned: wide(&table, "horizon")? != 0,
+            identity: table.wide("identity")?,
+            pruned: table.wide("horizon")? != 0,
             ..UserDatabase::default()
         };
-        for row in sqlx::query("SELECT id, value FROM halfmoon_marker")
-            .fetch_all(&mut connection)
-            .await?
-        {
-            found
-                .markers
-                .insert(wide(&row, "id")?, long(&row, "value")? == 1);
+        for row in reading.all("SELECT id, value FROM halfmoon_marker").await? {
+            let (id, value) = (row.wide("id")?, row.long("value")?);
+            found.markers.insert(id, value == 1);
         }
         if let Some(query) = business {
-            let ids = sqlx::query(query).fetch_all(&mut connection).await?;
-            found.business = Some(ids.iter().map(first_id).collect::<Result<_>>()?);
+            let ids = reading.all(query).await?;
+            found.business = Some(ids.iter().map(Found::first_id).collect::<Result<_>>()?);
         }
         anyhow::Ok(found)
     };
-    read.await.with_context(|| database.display().to_string())
+    read.await.with_context(|| database.to_string())
 }
 
-/// Reads what `group` has applied of `topic`. `query` is given the group as `?1` and returns ids (16 bytes, or hex), each
+/// Reads what `group` has applied of `topic`. `query` is given the group as `$1` and returns ids (16 bytes, or hex), each
 /// with how often its effect is there.
 ///
 /// # Errors
-/// Names the file; a database that cannot be read, or ids that are none.
+/// Names the source; a database that cannot be read, or ids that are none.
 pub async fn effects(
-    database: &Path,
+    database: impl Into<Source>,
     group: &str,
     topic: &str,
     query: &'static str,
 ) -> Result<Effects> {
+    let database = database.into();
     let read = async {
-        let mut connection = open(database).await?;
+        let mut reading = database.open().await?;
         let mut applied = HashMap::new();
-        for row in sqlx::query(query)
-            .bind(group)
-            .fetch_all(&mut connection)
-            .await?
-        {
-            let times: i64 = row.try_get(1)?;
-            *applied.entry(first_id(&row)?).or_default() += u64::try_from(times)?;
+        for row in reading.all_of(query, group).await? {
+            *applied.entry(row.first_id()?).or_default() += row.second_number()?;
         }
         anyhow::Ok(Effects {
             group: group.to_owned(),
@@ -92,146 +85,96 @@ pub async fn effects(
             applied,
         })
     };
-    read.await.with_context(|| database.display().to_string())
+    read.await.with_context(|| database.to_string())
 }
 
 /// The query for [`effects`] when the inbox row itself is the effect.
-pub const INBOX: &str = "SELECT message_key, count(*) FROM halfmoon_inbox WHERE consumer_group = ?1 GROUP BY message_key";
-
-async fn open(database: &Path) -> Result<SqliteConnection> {
-    let options = SqliteConnectOptions::new()
-        .filename(database)
-        .read_only(true);
-    Ok(options.disable_statement_logging().connect().await?)
-}
+pub const INBOX: &str = "SELECT message_key, count(*) FROM halfmoon_inbox WHERE consumer_group = $1 GROUP BY message_key";
 
 /// The owner row; `None` if the tables are not made yet or nobody has taken them over.
-async fn owner(connection: &mut SqliteConnection) -> Result<Option<Owner>> {
-    let table = "SELECT count(*) FROM sqlite_master WHERE type = 'table' AND name = 'owner'";
-    let tables: i64 = sqlx::query_scalar(table)
-        .fetch_one(&mut *connection)
-        .await?;
-    if tables == 0 {
+async fn owner(reading: &mut Reading) -> Result<Option<Owner>> {
+    if !reading.has_table("owner").await? {
         return Ok(None);
     }
-    let row = sqlx::query("SELECT * FROM owner WHERE one = 1")
-        .fetch_optional(connection)
-        .await?;
+    let row = reading.one("SELECT * FROM owner WHERE one = 1").await?;
     let Some(row) = row else { return Ok(None) };
     Ok(Some(Owner {
-        log: wide(&row, "log")?,
-        seq: long(&row, "seq")?,
-        watermark: long(&row, "watermark")?,
-        published: long(&row, "published")?,
-        last_decision: long(&row, "last_decision")?,
-        next_event: long(&row, "next_event")?,
-        head: bytes(&row, "head")?,
+        log: row.wide("log")?,
+        seq: row.long("seq")?,
+        watermark: row.long("watermark")?,
+        published: row.long("published")?,
+        last_decision: row.long("last_decision")?,
+        next_event: row.long("next_event")?,
+        head: row.exactly("head")?,
     }))
 }
 
-async fn rows(connection: &mut SqliteConnection) -> Result<Vec<Row>> {
+async fn rows(reading: &mut Reading) -> Result<Vec<Row>> {
     let query = "SELECT t.*, g.text AS group_text, p.text AS topic_text, u.reason, m.bytes AS marker_bytes \
                  FROM tx t LEFT JOIN name g ON g.id = t.grp LEFT JOIN name p ON p.id = t.topic \
                  LEFT JOIN unpublished u ON u.half_pos = t.half_pos LEFT JOIN identity m ON m.id = t.marker \
                  ORDER BY t.half_pos";
     let mut rows = Vec::new();
-    for row in sqlx::query(query).fetch_all(connection).await? {
-        let marker: Option<Vec<u8>> = row.try_get("marker_bytes")?;
+    for row in reading.all(query).await? {
+        let marked = !row.is_null("marker_bytes")?;
         rows.push(Row {
-            position: long(&row, "half_pos")?,
-            queue_offset: long(&row, "half_off")?,
-            id: wide(&row, "id")?,
-            group: row.try_get("group_text")?,
-            topic: row.try_get("topic_text")?,
-            body_len: long(&row, "body_len")?,
-            state: small(&row, "status")?,
-            prepared_at: long(&row, "prepared_at")?,
-            decided_at: maybe(&row, "decided_at")?,
-            decision: maybe(&row, "decision_no")?,
-            checks: long(&row, "checks")?,
-            contradictions: long(&row, "contradictions")?,
-            unpublished: row.try_get("reason")?,
-            marker: marker.map(|bytes| sixteen(&bytes)).transpose()?,
+            position: row.long("half_pos")?,
+            queue_offset: row.long("half_off")?,
+            id: row.wide("id")?,
+            group: row.text("group_text")?,
+            topic: row.text("topic_text")?,
+            body_len: row.long("body_len")?,
+            state: row.small("status")?,
+            prepared_at: row.long("prepared_at")?,
+            decided_at: row.maybe("decided_at")?,
+            decision: row.maybe("decision_no")?,
+            checks: row.long("checks")?,
+            contradictions: row.long("contradictions")?,
+            unpublished: if row.is_null("reason")? {
+                None
+            } else {
+                Some(row.text("reason")?)
+            },
+            marker: marked.then(|| row.wide("marker_bytes")).transpose()?,
         });
     }
     Ok(rows)
 }
 
-async fn events(connection: &mut SqliteConnection) -> Result<Vec<Event>> {
+async fn events(reading: &mut Reading) -> Result<Vec<Event>> {
     let query = "SELECT a.*, n.text AS source_text FROM audit a LEFT JOIN name n ON n.id = a.source ORDER BY a.event";
     let mut events = Vec::new();
-    for row in sqlx::query(query).fetch_all(connection).await? {
-        let from = maybe(&row, "from_step")?;
+    for row in reading.all(query).await? {
+        let from = row.maybe("from_step")?;
         events.push(Event {
-            number: long(&row, "event")?,
-            id: wide(&row, "tx")?,
+            number: row.long("event")?,
+            id: row.wide("tx")?,
             from: from.map(u8::try_from).transpose()?,
-            to: small(&row, "to_step")?,
-            actor: small(&row, "actor")?,
-            at: long(&row, "at")?,
-            then_at: maybe(&row, "then_at")?,
-            source: row.try_get("source_text")?,
-            evidence: row.try_get("evidence")?,
+            to: row.small("to_step")?,
+            actor: row.small("actor")?,
+            at: row.long("at")?,
+            then_at: row.maybe("then_at")?,
+            source: row.text("source_text")?,
+            evidence: row.text("evidence")?,
         });
     }
     Ok(events)
 }
 
-async fn seals(connection: &mut SqliteConnection) -> Result<Vec<Seal>> {
+async fn seals(reading: &mut Reading) -> Result<Vec<Seal>> {
     let mut seals = Vec::new();
-    for row in sqlx::query("SELECT * FROM seal ORDER BY seq")
-        .fetch_all(connection)
-        .await?
-    {
+    for row in reading.all("SELECT * FROM seal ORDER BY seq").await? {
         seals.push(Seal {
-            seq: long(&row, "seq")?,
-            first_event: long(&row, "first_event")?,
-            count: long(&row, "count")?,
-            published: long(&row, "published")?,
-            wall_ms: long(&row, "wall_ms")?,
-            hash: bytes(&row, "hash")?,
-            leaves: row.try_get("leaves")?,
+            seq: row.long("seq")?,
+            first_event: row.long("first_event")?,
+            count: row.long("count")?,
+            published: row.long("published")?,
+            wall_ms: row.long("wall_ms")?,
+            hash: row.exactly("hash")?,
+            leaves: row.bytes("leaves")?.to_vec(),
         });
     }
     Ok(seals)
-}
-
-/// SQLite's integers are signed; positions and times are kept bit by bit.
-fn long(row: &SqliteRow, column: &str) -> Result<u64> {
-    let value: i64 = row.try_get(column)?;
-    Ok(value.cast_unsigned())
-}
-
-fn maybe(row: &SqliteRow, column: &str) -> Result<Option<u64>> {
-    let value: Option<i64> = row.try_get(column)?;
-    Ok(value.map(i64::cast_unsigned))
-}
-
-fn small(row: &SqliteRow, column: &str) -> Result<u8> {
-    Ok(u8::try_from(long(row, column)?)?)
-}
-
-fn bytes<const N: usize>(row: &SqliteRow, column: &str) -> Result<[u8; N]> {
-    let value: Vec<u8> = row.try_get(column)?;
-    let fits = <[u8; N]>::try_from(value).ok();
-    fits.with_context(|| format!("{column} does not have {N} bytes"))
-}
-
-fn wide(row: &SqliteRow, column: &str) -> Result<u128> {
-    Ok(u128::from_be_bytes(bytes(row, column)?))
-}
-
-fn sixteen(bytes: &[u8]) -> Result<u128> {
-    Ok(u128::from_be_bytes(
-        bytes.try_into().context("an id does not have 16 bytes")?,
-    ))
-}
-
-fn first_id(row: &SqliteRow) -> Result<u128> {
-    if let Ok(text) = row.try_get::<String, _>(0) {
-        return u128::from_str_radix(&text, 16).with_context(|| format!("{text:?} is no id"));
-    }
-    sixteen(&row.try_get::<Vec<u8>, _>(0)?)
 }
 
 #[cfg(test)]
@@ -239,6 +182,9 @@ mod tests {
     use super::super::facts::COMMITTED;
     use super::super::{Phase, Promise, World, check};
     use super::*;
+    use sqlx::ConnectOptions as _;
+    use sqlx::sqlite::SqliteConnectOptions;
+    use std::path::Path;
 
     /// A database with the documented tables and these rows.
     async fn made_by_hand(file: &Path, scripts: &[&'static str]) {
@@ -316,6 +262,56 @@ mod tests {
         made_by_hand(&file, &[INBOXES, rows]).await;
         let found = effects(&file, "warehouse", "orders", INBOX).await.unwrap();
         assert_eq!(found.applied, [(0xA, 1)].into());
+    }
+
+    #[tokio::test]
+    async fn in_postgres_the_same_is_read() {
+        const TRANSACTIONS: &str = include_str!("../../../sql/postgres/0001_transactions.sql");
+        const MARKERS: &str = include_str!("../../../sql/marker/postgres.sql");
+        const ROWS: &str = "INSERT INTO halfmoon.name VALUES (1, 'shop'), (2, 'orders');
+            INSERT INTO halfmoon.identity VALUES (1, '000000000000000000000000000000DB');
+            INSERT INTO halfmoon.tx (half_pos, id, grp, topic, marker, status, half_off, body_len, prepared_at, decided_at, decision_no)
+            VALUES (4192, '0000000000000000000000000000000A', 1, 2, 1, 1, 0, 5, 10, 20, 1);
+            INSERT INTO halfmoon.owner VALUES (1, '00000000000000000000000000000007', 1, 1, 0,
+            '00000000000000000000000000000000', 5000, 1, 1, 1, decode(repeat('00', 32), 'hex'));
+            UPDATE halfmoon_marker_table SET identity = '000000000000000000000000000000DB';
+            INSERT INTO halfmoon_marker (id, at_ms, value) VALUES ('0000000000000000000000000000000A', 0, 1);
+            CREATE TABLE placed (id bytea); INSERT INTO placed VALUES (decode('0000000000000000000000000000000A', 'hex'));";
+        let database = private_postgres::database().await;
+        let url = private_postgres::url_of(&database);
+        let tables_of = Source::schema(&url, "halfmoon");
+        assert!(!transactions(&tables_of).await.unwrap().owned);
+        let mut connection = database.connect().await.unwrap();
+        for script in ["CREATE SCHEMA halfmoon", TRANSACTIONS, MARKERS, ROWS] {
+            let made = sqlx::raw_sql(script).execute(&mut connection).await;
+            made.unwrap();
+        }
+        let mut world = World {
+            sql: transactions(&tables_of).await.unwrap(),
+            ..World::default()
+        };
+        (world.log.id, world.log.end) = (7, 5000);
+        let row = &world.sql.rows[0];
+        assert_eq!(
+            (row.id, row.state, row.marker),
+            (0xA, COMMITTED, Some(0xDB))
+        );
+        assert_eq!((row.group.as_str(), row.topic.as_str()), ("shop", "orders"));
+        let users = Source::schema(&url, "public");
+        let found = markers(&users, Some("SELECT id FROM placed")).await;
+        let found = found.unwrap();
+        assert_eq!((found.identity, found.pruned), (0xDB, false));
+        assert_eq!(found.markers, [(0xA, true)].into());
+        assert_eq!(found.business, Some([0xA].into()));
+        world.databases.push(found);
+        let broken = check(&world, Phase::Anytime).broken();
+        let expected = [
+            Promise::OneFinal,
+            Promise::SqlWithinTheLog,
+            Promise::SealsAreWhole,
+            Promise::HistoryTellsTheRow,
+        ];
+        assert_eq!(broken, expected);
     }
 
     #[tokio::test]
