@@ -6,7 +6,7 @@
 //! | [`cluster`] | a nameserver and brokers as processes of their own |
 //! | [`fuzz`] | readers of foreign bytes, and a driver that tries to make one panic |
 //! | [`instance`] | an instance of a service as a process at a server, for tests that kill it or cut it off |
-//! | [`line`] | a line between clients and a server that a test can cut |
+//! | [`mod@line`] | a line between clients and a server that a test can cut |
 //! | [`process`] | a program as a process of its own, killed where the test says |
 //! | [`raw`] | frames of RocketMQ's protocol by hand; shares no code with the product |
 //! | [`server`] | the server that clients talk to: `halfmoon server` on free ports, or one that runs elsewhere |
