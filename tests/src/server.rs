@@ -233,13 +233,19 @@ impl Drop for Server {
 }
 
 /// A free port.
-pub(crate) fn free_port() -> Result<u16> {
+///
+/// # Errors
+/// There is none.
+pub fn free_port() -> Result<u16> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("no free port")?;
     Ok(listener.local_addr()?.port())
 }
 
 /// A free port whose neighbour two below is free as well: clients of 4.3.2 send there.
-pub(crate) fn free_broker_port() -> Result<u16> {
+///
+/// # Errors
+/// There is none.
+pub fn free_broker_port() -> Result<u16> {
     for _ in 0..100 {
         let port = free_port()?;
         if port > 2 && TcpListener::bind((Ipv4Addr::LOCALHOST, port - 2)).is_ok() {

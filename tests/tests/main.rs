@@ -7,6 +7,7 @@ mod crash;
 mod documents;
 mod features;
 mod fuzz;
+mod guides;
 mod judged;
 mod quickstart;
 mod readme;
