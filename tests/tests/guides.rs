@@ -12,3 +12,8 @@ use reader::Reader;
 fn the_first_service_works_as_its_guide_says() {
     Reader::new().follow(include_str!("../../docs/first-service.md"));
 }
+
+#[test]
+fn diesel_writes_the_marker_and_answers_as_its_guide_says() {
+    Reader::new().follow(include_str!("../../docs/with-diesel.md"));
+}

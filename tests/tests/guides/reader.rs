@@ -57,7 +57,7 @@ impl Reader {
         let broker = address(free_broker_port().expect("a port is free"));
         // Everything in which following a guide here differs from following it by hand.
         let here = [
-            ("\"../halfmoon/", format!("\"{}/", root.display())),
+            ("../halfmoon/", format!("{}/", root.display())),
             (
                 "cargo run --release -p halfmoon --",
                 env!("CARGO_BIN_EXE_server").to_owned(),
@@ -132,6 +132,7 @@ impl Reader {
             .argument("-euc")
             .argument(format!("cd '{}'\n{script}", self.at.display()))
             .variable("CARGO_TARGET_DIR", target)
+            .variable("NAMESRV_ADDR", &self.nameserver)
             .variable("HALFMOON_NAMESERVER_LISTEN", &self.nameserver)
             .variable("HALFMOON_BROKER_LISTEN", &self.broker)
             .limit(LONG)
