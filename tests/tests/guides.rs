@@ -17,3 +17,8 @@ fn the_first_service_works_as_its_guide_says() {
 fn diesel_writes_the_marker_and_answers_as_its_guide_says() {
     Reader::new().follow(include_str!("../../docs/with-diesel.md"));
 }
+
+#[test]
+fn an_outbox_is_left_behind_as_its_guide_says() {
+    Reader::new().follow(include_str!("../../docs/from-an-outbox.md"));
+}

@@ -125,6 +125,7 @@ impl Reader {
         }
     }
 
+    /// Packages of guides have a name each, since what is compiled of them ends up in one folder.
     fn shell(&self, script: &str) -> Program {
         let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent();
         let target = target.expect("the folder for temporary files is inside the target folder");
@@ -173,6 +174,10 @@ impl Reader {
             .terminals
             .get_mut(name)
             .expect("its program was started");
+        if text.trim_end() == CTRL_C {
+            terminal.stop();
+            return;
+        }
         terminal.shown.extend(text.lines().map(str::to_owned));
         assert!(terminal.waits(), "line {}: {}", block.line, self.told());
     }
@@ -248,6 +253,8 @@ fn said_by(commands: &Program, block: &Block) -> Vec<String> {
     ended.output
 }
 
+/// What a terminal shows when its program is stopped.
+const CTRL_C: &str = "^C";
 /// What a shell says when its program was killed.
 const KILLED: &str = "Killed";
 
