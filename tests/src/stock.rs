@@ -27,7 +27,7 @@ pub struct Stock {
 }
 
 impl Stock {
-    /// Starts one; `version` is `4.3.2` or `5` for 5.3.3. It asks about half messages after 2 s, every second.
+    /// Starts one; `version` is `4.3.2`, `4.9` for 4.9.4, or `5` for 5.3.3. It asks about half messages after 2 s, every second.
     ///
     /// # Errors
     /// Java, Maven or the packages are missing, or it does not start in time; the error tells what was said.

@@ -61,6 +61,11 @@ async fn the_original_server_of_4_3_2_serves_it_too() {
 }
 
 #[tokio::test]
+async fn the_original_server_of_4_9_4_serves_it_too() {
+    all_at_stock("4.9").await;
+}
+
+#[tokio::test]
 async fn the_original_server_of_5_3_3_serves_it_too() {
     all_at_stock("5").await;
 }

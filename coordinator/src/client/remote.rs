@@ -22,7 +22,8 @@ impl Builder {
     /// variable `NAMESRV_ADDR`. Every broker that the nameservers know can ask this producer from then on.
     ///
     /// Stock RocketMQ brokers work too. They do not say what became of a resolution, so with them every commit is
-    /// [`super::half::Settled::Deferred`] although it was sent, and markers are not deleted.
+    /// [`super::half::Settled::Deferred`] although it was sent, and markers are not deleted. They also ask any member of the
+    /// group about any transaction of it: there, producers of other languages need a group of their own.
     ///
     /// # Errors
     /// [`ConnectError`] when the group's name or an address breaks a rule, or nobody can be reached.
