@@ -21,7 +21,7 @@ fn server() -> Server {
 }
 
 /// The example `class` of `rocketmq-example`.
-fn example(server: &Server, class: &str) -> Program {
+pub(crate) fn example(server: &Server, class: &str) -> Program {
     let folder = built("java").join("example");
     let mut class_path = OsString::from(folder.join("settings"));
     class_path.push(":");
@@ -40,7 +40,7 @@ fn run(program: &Program) -> Ended {
 }
 
 /// Starts a program that does not end by itself, and waits until it has said enough.
-fn until(program: &Program, enough: impl Fn(&[String]) -> bool) -> Running {
+pub(crate) fn until(program: &Program, enough: impl Fn(&[String]) -> bool) -> Running {
     let running = program.spawn().expect("java can be started");
     assert!(running.hears(LONG, enough), "{}", running.told());
     running
@@ -50,7 +50,7 @@ fn count(lines: &[String], text: &str) -> usize {
     lines.iter().filter(|line| line.contains(text)).count()
 }
 
-fn stored(lines: &[String]) -> usize {
+pub(crate) fn stored(lines: &[String]) -> usize {
     count(lines, "sendStatus=SEND_OK")
 }
 
