@@ -155,9 +155,10 @@ pub(super) struct Found(Vec<(String, Field)>);
 fn of_sqlite(row: &SqliteRow) -> Result<Found> {
     let columns = row.columns().iter().map(|column| {
         let at = column.ordinal();
-        let kind = row.try_get_raw(at)?.type_info().name().to_owned();
-        let field = match kind.as_str() {
-            "NULL" => Field::Null,
+        let raw = row.try_get_raw(at)?;
+        let field = match raw.type_info().name() {
+            // A NULL has the type of its column.
+            _ if raw.is_null() => Field::Null,
             "INTEGER" => Field::Number(row.try_get_unchecked(at)?),
             "TEXT" => Field::Text(row.try_get_unchecked(at)?),
             "BLOB" => Field::Bytes(row.try_get_unchecked(at)?),
