@@ -4,11 +4,12 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-const DOCUMENTS: [&str; 7] = [
+const DOCUMENTS: [&str; 8] = [
     "README.md",
     "docs/first-service.md",
     "docs/with-diesel.md",
     "docs/from-an-outbox.md",
+    "docs/interleavings.md",
     "ARCHITECTURE.md",
     "CONTRIBUTING.md",
     "CHANGELOG.md",
@@ -77,6 +78,38 @@ fn every_file_that_is_named_exists() {
         }
     }
     assert!(missing.is_empty(), "{missing:?}");
+}
+
+#[test]
+fn every_test_that_is_named_exists() {
+    let sources = sources(&root());
+    let mut missing = Vec::new();
+    for document in ["docs/interleavings.md", "ARCHITECTURE.md"] {
+        let names = quoted(&read(document)).into_iter();
+        // Names of tests are sentences.
+        for name in names.filter(|name| name.matches('_').count() >= 3) {
+            let is_name = name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
+            if is_name && !sources.contains(&format!("fn {name}(")) {
+                missing.push(format!("{document}: {name}"));
+            }
+        }
+    }
+    assert!(missing.is_empty(), "{missing:?}");
+}
+
+/// The text of every Rust source under `folder`.
+fn sources(folder: &Path) -> String {
+    let mut text = String::new();
+    for entry in fs::read_dir(folder).expect("readable").flatten() {
+        let path = entry.path();
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if path.is_dir() && name != "target" && !name.starts_with('.') {
+            text += &sources(&path);
+        } else if name.ends_with(".rs") {
+            text += &fs::read_to_string(path).expect("readable");
+        }
+    }
+    text
 }
 
 #[test]

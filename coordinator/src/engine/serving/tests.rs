@@ -234,6 +234,43 @@ async fn a_published_message_is_the_senders_and_nothing_of_the_servers() {
 }
 
 #[tokio::test]
+async fn story_34_properties_make_no_half_message() {
+    let mut wire = Wire::new().await;
+    let pretends = half("PLAIN", &[("REAL_TOPIC", "other"), ("a", "b\u{1}c")]);
+    let fields = pretends.fields.iter();
+    let fields = fields.map(|(name, value)| (name, if name == "f" { "0" } else { value }));
+    let plain = Command {
+        fields: fields.collect(),
+        ..pretends.clone()
+    };
+    assert_eq!(wire.call(plain).await.code, 0);
+    assert_eq!(wire.published(), ["PLAIN"], "at once, where it was sent");
+    let one = wire.half("ONE").await;
+    assert_eq!(wire.call(end(&one, 8)).await.code, 0);
+    let queue = QueueId::new(TopicName::new("orders").unwrap(), 0);
+    for offset in 0..2 {
+        let position = wire.rig.log.find(&queue, QueueOffset(offset)).unwrap();
+        let position = position.0.to_string();
+        let back = Command {
+            fields: [
+                ("offset", &*position),
+                ("group", "readers"),
+                ("delayLevel", "0"),
+                ("originTopic", "orders"),
+                ("maxReconsumeTimes", "16"),
+            ]
+            .into_iter()
+            .collect(),
+            ..Command::request(request::CONSUMER_SEND_MSG_BACK, 9)
+        };
+        let answer = wire.call(back).await;
+        assert_eq!(answer.code, 0, "{}", answer.remark);
+    }
+    let states: Vec<State> = wire.rows().await.iter().map(|row| row.state).collect();
+    assert_eq!(states, [State::Committed], "ONE alone is a transaction");
+}
+
+#[tokio::test]
 async fn half_messages_with_one_id_are_two_transactions() {
     let mut wire = Wire::new().await;
     let (one, two) = (wire.half("SAME").await, wire.half("SAME").await);
