@@ -7,6 +7,7 @@
 //! | [`fuzz`] | readers of foreign bytes, and a driver that tries to make one panic |
 //! | [`instance`] | an instance of a service as a process at a server, for tests that kill it or cut it off |
 //! | [`mod@line`] | a line between clients and a server that a test can cut |
+//! | [`power`] | a disk whose power a test can cut |
 //! | [`process`] | a program as a process of its own, killed where the test says |
 //! | [`raw`] | frames of RocketMQ's protocol by hand; shares no code with the product |
 //! | [`server`] | the server that clients talk to: `halfmoon server` on free ports, or one that runs elsewhere |
@@ -18,6 +19,7 @@ pub mod cluster;
 pub mod fuzz;
 pub mod instance;
 pub mod line;
+pub mod power;
 pub mod process;
 pub mod raw;
 pub mod server;

@@ -188,6 +188,9 @@ impl Program {
     }
 }
 
+/// How long the lines of a process that was killed may take.
+const ENDS_WITHIN: Duration = Duration::from_secs(60);
+
 /// A program that runs beside the test; it is killed when this is dropped.
 #[derive(Debug)]
 pub struct Running {
@@ -227,6 +230,15 @@ impl Running {
             bail!("it lives on: {}", self.told());
         }
         self.child.0.wait().context("cannot wait for the process")
+    }
+
+    /// Kills it with SIGKILL if it has not ended, and waits until everything it said is here.
+    ///
+    /// # Errors
+    /// It cannot be killed, or something that it started holds its output open.
+    pub fn kill(&mut self) -> Result<ExitStatus> {
+        self.child.0.kill().context("cannot kill the process")?;
+        self.ended(ENDS_WITHIN)
     }
 
     /// Whether it has ended and everything it said is here.
@@ -437,6 +449,19 @@ mod tests {
         let mut running = shell(ENDLESS).spawn().unwrap();
         let error = running.ended(Duration::from_millis(50)).unwrap_err();
         assert!(error.to_string().contains("lives on"), "{error}");
+    }
+
+    #[test]
+    fn a_program_that_is_killed_has_told_everything() {
+        let mut running = shell("echo one; echo two; exec tail -f /dev/null")
+            .spawn()
+            .unwrap();
+        assert!(running.hears(Duration::from_secs(10), |lines| !lines.is_empty()));
+        assert_eq!(running.kill().unwrap().code(), None);
+        let mut ended = shell("echo one").spawn().unwrap();
+        assert!(!ended.hears(Duration::from_secs(10), |lines| lines.len() > 1));
+        assert_eq!(ended.kill().unwrap().code(), Some(0));
+        assert_eq!(ended.told(), "one");
     }
 
     #[test]

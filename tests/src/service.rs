@@ -1,4 +1,5 @@
-//! A whole service in one process, for tests that kill it: local transactions with messages, and a consumer with an inbox.
+//! A whole service in one process, for tests that kill it: local transactions with messages, a consumer with an inbox, and
+//! if it is told so plain messages beside them.
 //!
 //! What it was told it says on standard output, a line for each answer (see [`answers`]), so that a test can compare the
 //! answers with what is on disk after a kill. Run over the same folder again it goes on, and ends once everything is
@@ -20,7 +21,9 @@ use coordinator::store::Filter;
 use coordinator::store::database::Database;
 use coordinator::transaction::State;
 use examples::shop::kinds::{Kind, sql};
-use mq_core::client::Consumer;
+use mq_core::broker::Broker;
+use mq_core::client::{Consumer, Producer as Sender};
+use mq_core::log::Flush;
 use mq_core::message::Message;
 use mq_core::random::{Random, SeededRandom};
 use sqlx::postgres::{PgPool, PgPoolOptions};
@@ -28,6 +31,7 @@ use sqlx::sqlite::{
     SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
 };
 use sqlx::{Pool, Postgres, Sqlite};
+use tokio::task::JoinSet;
 
 use crate::checker::facts::Answer;
 
@@ -48,6 +52,9 @@ pub const EFFECTS: &str =
 /// The environment variable that names a Postgres database, if the service is to keep everything but the log there.
 pub const POSTGRES: &str = "SERVICE_POSTGRES";
 
+/// The environment variable that has it send plain messages, too: `sync` or `async` says when they are acknowledged.
+pub const NEWS: &str = "SERVICE_NEWS";
+
 const TABLES: &str = "
     CREATE TABLE IF NOT EXISTS placed (id BLOB PRIMARY KEY) STRICT, WITHOUT ROWID;
     CREATE TABLE IF NOT EXISTS applied (consumers TEXT NOT NULL, message TEXT NOT NULL) STRICT;";
@@ -60,6 +67,11 @@ const AT_ONCE: u64 = 6;
 /// How long the end may take once all local transactions have ended.
 const SETTLED_WITHIN: Duration = Duration::from_secs(20);
 
+/// The topic of its plain messages.
+const NEWS_TOPIC: &str = "news";
+/// Between two of them.
+const NEWS_EVERY: Duration = Duration::from_millis(1);
+
 /// What to do.
 #[derive(Debug, Clone, Copy)]
 pub struct Plan {
@@ -67,6 +79,8 @@ pub struct Plan {
     pub seed: u64,
     /// How many local transactions to run.
     pub transactions: u64,
+    /// When the plain messages that it sends beside them are acknowledged; it sends none unless this is set.
+    pub news: Option<Flush>,
 }
 
 /// Runs the service in `folder`, its tables and the coordinator's in SQLite or in the Postgres database at `postgres`.
@@ -76,7 +90,7 @@ pub struct Plan {
 pub async fn run(folder: &Path, postgres: Option<String>, plan: Plan) -> Result<()> {
     std::fs::create_dir_all(folder)?;
     let coordinator = postgres.clone().map(Database::Postgres);
-    let halfmoon = open(&folder.join(DATA), coordinator).await?;
+    let halfmoon = open(&folder.join(DATA), coordinator, plan.news).await?;
     match postgres {
         None => run_on::<Sqlite>(halfmoon, database(&folder.join(DATABASE)).await?, plan).await,
         Some(url) => run_on::<Postgres>(halfmoon, database_at(&url).await?, plan).await,
@@ -95,6 +109,11 @@ async fn run_on<DB: Kind>(halfmoon: Embedded, pool: Pool<DB>, plan: Plan) -> Res
         .attach(broker)
         .await?;
     let consuming = tokio::spawn(consume(consumer, inbox));
+    let mut news = JoinSet::new();
+    if let Some(flush) = plan.news {
+        news.spawn(send_news(Sender::attach(broker), flush, plan.seed));
+        news.spawn(read_news(broker.clone()));
+    }
     let next = Arc::new(AtomicU64::new(0));
     let mut workers = Vec::new();
     for _ in 0..AT_ONCE {
@@ -116,17 +135,19 @@ async fn run_on<DB: Kind>(halfmoon: Embedded, pool: Pool<DB>, plan: Plan) -> Res
     end.await.context("not everything was settled in time")??;
     producer.close().await;
     consuming.abort();
+    news.shutdown().await;
     halfmoon.close().await.map_err(anyhow::Error::msg)?;
     println!("settled");
     Ok(())
 }
 
 /// Everything over `folder`, with waits and file sizes that suit a test.
-async fn open(folder: &Path, database: Option<Database>) -> Result<Embedded> {
+async fn open(folder: &Path, database: Option<Database>, news: Option<Flush>) -> Result<Embedded> {
     let mut settings = embedded::Settings {
         database,
         ..embedded::Settings::default()
     };
+    settings.broker.flush_async = news == Some(Flush::Async);
     settings.log.segment_bytes = 64 << 10;
     settings.log.checkpoint_every = Duration::from_millis(100);
     settings.log.checkpoint_bytes = 32 << 10;
@@ -197,6 +218,37 @@ async fn consume<DB: Kind>(mut consumer: Consumer, inbox: Inbox<DB>) -> Result<(
     Ok(())
 }
 
+/// Sends plain messages, one after the other, until that fails.
+async fn send_news(sender: Sender, flush: Flush, seed: u64) -> Result<()> {
+    for number in 0_u64.. {
+        let id = u128::from(seed) << 64 | u128::from(number);
+        let key = format!("{id:032X}");
+        let message = Message::builder(NEWS_TOPIC)
+            .key(key.clone())
+            .body(key.clone());
+        let receipt = sender.send(message.build()?).await?;
+        match flush {
+            Flush::Async => println!("written {key} {}", receipt.position.0),
+            Flush::Sync | Flush::Along => println!("sent {key}"),
+        }
+        tokio::time::sleep(NEWS_EVERY).await;
+    }
+    Ok(())
+}
+
+/// Reads them.
+async fn read_news(broker: Broker) -> Result<()> {
+    let readers = Consumer::builder("readers").subscribe(NEWS_TOPIC, "*");
+    let mut readers = readers.attach(&broker).await?;
+    while let Some(delivery) = readers.next().await? {
+        for key in delivery.keys() {
+            println!("seen {key}");
+        }
+        delivery.ack();
+    }
+    Ok(())
+}
+
 /// Returns once nothing is open or unpublished and every business row's message was applied.
 async fn settled<DB: Kind>(coordinator: &Coordinator, pool: &Pool<DB>) -> Result<()> {
     let reader = coordinator.reader();
@@ -224,9 +276,13 @@ async fn settled<DB: Kind>(coordinator: &Coordinator, pool: &Pool<DB>) -> Result
 #[must_use]
 pub fn answers(lines: &[String]) -> Vec<Answer> {
     let answer = |line: &String| {
-        let (word, id) = line.split_once(' ')?;
+        let mut words = line.split(' ');
+        let (word, id) = (words.next()?, words.next()?);
         let id = u128::from_str_radix(id, 16).ok()?;
         match word {
+            "sent" => Some(Answer::Sent(id)),
+            "seen" => Some(Answer::Seen(id)),
+            "written" => Some(Answer::Written(id, words.next()?.parse().ok()?)),
             "half" => Some(Answer::Half(id)),
             "committed" => Some(Answer::Decided(id, true)),
             "rolled_back" => Some(Answer::Decided(id, false)),

@@ -9,6 +9,7 @@ mod features;
 mod fuzz;
 mod guides;
 mod judged;
+mod power;
 mod quickstart;
 mod readme;
 mod rust_client;

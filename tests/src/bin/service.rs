@@ -2,7 +2,8 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
+use mq_core::log::Flush;
 use tests::service::{self, Plan};
 
 #[tokio::main]
@@ -20,5 +21,16 @@ async fn main() -> Result<()> {
         coordinator::steps::arm(&step)?;
     }
     let postgres = std::env::var(service::POSTGRES).ok();
-    service::run(&folder, postgres, Plan { seed, transactions }).await
+    let news = match std::env::var(service::NEWS).as_deref() {
+        Ok("async") => Some(Flush::Async),
+        Ok("sync") => Some(Flush::Sync),
+        Ok(other) => bail!("{} is {other:?}; say sync or async", service::NEWS),
+        Err(_) => None,
+    };
+    let plan = Plan {
+        seed,
+        transactions,
+        news,
+    };
+    service::run(&folder, postgres, plan).await
 }

@@ -258,6 +258,13 @@ pub enum Answer {
     Half(u128),
     /// The transaction is committed (`true`) or rolled back.
     Decided(u128, bool),
+    /// A plain message is durable; its key or its client's id is this number in 32 hexadecimal digits.
+    Sent(u128),
+    /// A plain message is written at this position and durable a moment later: until then a loss of power may take it,
+    /// with everything behind it.
+    Written(u128, u64),
+    /// A consumer has received the plain message.
+    Seen(u128),
 }
 
 /// What one consumer group did.

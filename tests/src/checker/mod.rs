@@ -45,6 +45,9 @@ pub enum Promise {
     HalfHasRow,
     /// Every half message that was acknowledged is in the log.
     AckedHalfIsKept,
+    /// Every plain message that was acknowledged or received is in the log; one that was acknowledged before it was durable
+    /// may be missing only with everything behind it.
+    AckedMessageIsKept,
     /// A transaction has one row and at most one decision, in rows, history and log together.
     OneDecision,
     /// Every answer about a decision equals the row.

@@ -506,6 +506,50 @@ fn an_answer_that_the_row_denies_is_found() {
     });
 }
 
+/// A plain message, and what its sender and a reader were told.
+fn with_a_plain_message(world: &mut World) {
+    let mut plain = message("news", 0, 600, 0xE);
+    plain.properties = vec![("KEYS".to_owned(), format!("{:032X}", 0xE))];
+    world.log.records.push(Record {
+        position: 600,
+        message: Some(plain),
+        ..Record::default()
+    });
+    let told = [
+        Answer::Sent(0xE),
+        Answer::Written(0xE, 600),
+        Answer::Seen(0xE),
+        // Lost with everything behind it.
+        Answer::Written(0xF, 700),
+    ];
+    world.answers.extend(told);
+}
+
+#[test]
+fn a_plain_message_that_is_there_passes() {
+    let mut world = good();
+    with_a_plain_message(&mut world);
+    let report = check(&world, Phase::Anytime);
+    assert!(report.is_clean(), "{report}");
+}
+
+#[test]
+fn a_plain_message_that_is_gone_or_elsewhere_is_found() {
+    for answer in [
+        Answer::Sent(0xF),
+        Answer::Seen(0xF),
+        Answer::Written(0xF, 650),
+        Answer::Written(0xE, 610),
+        // A transaction's message is no plain one.
+        Answer::Sent(COMMITTED_ONE),
+    ] {
+        breaks_only(Promise::AckedMessageIsKept, |world| {
+            with_a_plain_message(world);
+            world.answers.push(answer);
+        });
+    }
+}
+
 #[test]
 fn an_acknowledged_half_message_that_is_gone_is_found() {
     breaks_only(Promise::AckedHalfIsKept, |world| {

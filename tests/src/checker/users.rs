@@ -26,6 +26,7 @@ fn answers(world: &World, rows: &HashMap<u128, &Row>, report: &mut Report) {
         .filter(|mark| (mark.owner, mark.kind) == (COORDINATOR, HALF))
         .map(|mark| mark.key)
         .collect();
+    let messages = messages(world);
     for answer in &world.answers {
         match *answer {
             Answer::Half(id) => {
@@ -43,8 +44,42 @@ fn answers(world: &World, rows: &HashMap<u128, &Row>, report: &mut Report) {
                     report.add(Promise::AckedDecisionStands, what);
                 }
             }
+            Answer::Sent(id) | Answer::Seen(id) => {
+                if !messages.contains_key(&id) {
+                    let what = format!("{answer:?} and the message {id:032X} is not in the log");
+                    report.add(Promise::AckedMessageIsKept, what);
+                }
+            }
+            Answer::Written(id, position) => {
+                let stands = messages.get(&id);
+                if position < world.log.end && stands != Some(&position) {
+                    let end = world.log.end;
+                    let what = format!(
+                        "{id:032X} was written at {position}, stands at {stands:?}, the log ends at {end}"
+                    );
+                    report.add(Promise::AckedMessageIsKept, what);
+                }
+            }
         }
     }
+}
+
+/// Where the plain messages stand, by their keys and by their clients' ids where those are numbers.
+fn messages(world: &World) -> HashMap<u128, u64> {
+    let mut found = HashMap::new();
+    for record in &world.log.records {
+        let plain = record.mark.is_none_or(|mark| mark.owner != COORDINATOR);
+        let Some(message) = record.message.as_ref().filter(|_| plain) else {
+            continue;
+        };
+        let names = ["KEYS", "UNIQ_KEY"].map(|name| message.property(name));
+        for name in names.into_iter().flatten() {
+            if let Ok(number) = u128::from_str_radix(name, 16) {
+                found.insert(number, record.position);
+            }
+        }
+    }
+    found
 }
 
 /// Who decided each transaction.

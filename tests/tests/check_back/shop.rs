@@ -189,18 +189,17 @@ fn said(instance: &Running) -> Vec<String> {
 
 /// The transactions that have begun and are not known to be decided.
 fn open(answers: &[Answer]) -> Vec<u128> {
-    let decided: HashSet<u128> = answers
-        .iter()
-        .filter_map(|answer| match answer {
-            Answer::Decided(id, _) => Some(*id),
-            Answer::Half(_) => None,
-        })
-        .collect();
-    let begun = answers.iter().filter_map(|answer| match answer {
-        Answer::Half(id) => Some(*id),
-        Answer::Decided(..) => None,
-    });
-    begun.filter(|id| !decided.contains(id)).collect()
+    let mut begun = Vec::new();
+    let mut decided = HashSet::new();
+    for answer in answers {
+        if let Answer::Half(id) = answer {
+            begun.push(*id);
+        } else if let Answer::Decided(id, _) = answer {
+            decided.insert(*id);
+        }
+    }
+    begun.retain(|id| !decided.contains(id));
+    begun
 }
 
 /// What was said about the end of a transaction.

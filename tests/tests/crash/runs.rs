@@ -1,0 +1,174 @@
+//! Runs of the service over one folder, and what is left after each, judged.
+
+use std::path::{Path, PathBuf};
+
+use tempfile::TempDir;
+use tests::checker::facts::{Answer, World};
+use tests::checker::source::Source;
+use tests::checker::{Phase, check, folder, tables};
+use tests::process::{Ended, Kill, Program};
+use tests::service;
+
+/// Where the service keeps everything but its log.
+#[derive(Clone, Copy, PartialEq)]
+pub(crate) enum On {
+    Sqlite,
+    Postgres,
+}
+
+/// Runs of the service over one folder.
+pub(crate) struct Runs {
+    folder: PathBuf,
+    /// Set if the folder ends with this value.
+    _temporary: Option<TempDir>,
+    /// The URL of its database, on Postgres.
+    postgres: Option<String>,
+    /// `sync` or `async` if it sends plain messages, too.
+    news: Option<&'static str>,
+    seed: u64,
+    /// What it has said it was told, in all runs.
+    pub(crate) answers: Vec<Answer>,
+}
+
+impl Runs {
+    /// Over a temporary folder.
+    pub(crate) async fn new(on: On) -> Self {
+        let postgres = match on {
+            On::Sqlite => None,
+            On::Postgres => Some(private_postgres::url_of(
+                &private_postgres::database().await,
+            )),
+        };
+        let temporary = tempfile::tempdir().expect("a temporary folder can be made");
+        let folder = temporary.path().to_path_buf();
+        Self {
+            postgres,
+            _temporary: Some(temporary),
+            ..Self::over(folder)
+        }
+    }
+
+    /// Over a folder that stays, on SQLite.
+    pub(crate) fn over(folder: PathBuf) -> Self {
+        Self {
+            folder,
+            _temporary: None,
+            postgres: None,
+            news: None,
+            seed: 0,
+            answers: Vec::new(),
+        }
+    }
+
+    /// With plain messages, acknowledged as `news` says.
+    pub(crate) fn with_news(self, news: &'static str) -> Self {
+        Self {
+            news: Some(news),
+            ..self
+        }
+    }
+
+    /// The next run, which kills itself at `step` if there is one.
+    pub(crate) fn next(&mut self, transactions: u32, step: &str) -> Program {
+        self.seed += 1;
+        let mut program = Program::new(env!("CARGO_BIN_EXE_service"))
+            .argument(&self.folder)
+            .argument(self.seed.to_string())
+            .argument(transactions.to_string());
+        if !step.is_empty() {
+            program = program.argument(step);
+        }
+        if let Some(url) = &self.postgres {
+            program = program.variable(service::POSTGRES, url);
+        }
+        if let Some(news) = self.news {
+            program = program.variable(service::NEWS, news);
+        }
+        program
+    }
+
+    /// Runs the service until it ends or is killed, at `step` if there is one.
+    pub(crate) fn run(&mut self, transactions: u32, step: &str, kill: &Kill) -> Ended {
+        let ended = self
+            .next(transactions, step)
+            .run(kill)
+            .expect("the service runs and ends in time");
+        self.answers.extend(service::answers(&ended.output));
+        let was_killed = ended.status.code().is_none();
+        assert!(
+            was_killed || ended.status.success(),
+            "{step}: {}",
+            ended.told()
+        );
+        ended
+    }
+
+    /// Takes note of what a run said.
+    pub(crate) fn hear(&mut self, told: &str) {
+        let lines: Vec<String> = told.lines().map(str::to_owned).collect();
+        self.answers.extend(service::answers(&lines));
+    }
+
+    /// Judges what is there now, and returns it. A folder that breaks a promise is kept.
+    pub(crate) async fn judge(&self, phase: Phase, after: &str) -> World {
+        let world = self.world().await;
+        let report = check(&world, phase);
+        if !report.is_clean() {
+            panic!(
+                "after {after}, {phase:?}, kept in {}: {report}",
+                self.keep().display()
+            );
+        }
+        world
+    }
+
+    /// What is there now.
+    pub(crate) async fn world(&self) -> World {
+        let data = self.folder.join(service::DATA);
+        let (world, business) = match &self.postgres {
+            None => {
+                let business = self.folder.join(service::DATABASE);
+                (folder::read(&data).await, Source::from(&business))
+            }
+            Some(url) => (
+                folder::read_with_postgres(&data, url).await,
+                Source::schema(url, "public"),
+            ),
+        };
+        let mut world = world.expect("log and database are whole");
+        world.answers = self.answers.clone();
+        if let Ok(markers) = tables::markers(&business, Some(service::BUSINESS)).await {
+            world.databases.push(markers);
+            let applied = tables::effects(
+                &business,
+                service::CONSUMERS,
+                service::TOPIC,
+                service::EFFECTS,
+            );
+            world
+                .effects
+                .push(applied.await.expect("the tables are there"));
+        }
+        world
+    }
+
+    /// Copies the folder where it outlives the test.
+    fn keep(&self) -> PathBuf {
+        let name = self.folder.file_name().unwrap_or_default();
+        let kept = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+        copy(&self.folder, &kept);
+        kept
+    }
+}
+
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).expect("the target folder can be made");
+    for entry in std::fs::read_dir(from).expect("readable").flatten() {
+        let to = to.join(entry.file_name());
+        if entry.path().is_dir() {
+            copy(&entry.path(), &to);
+        } else {
+            std::fs::copy(entry.path(), to).expect("copied");
+        }
+    }
+}

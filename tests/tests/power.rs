@@ -1,0 +1,144 @@
+//! Power cuts: log and databases on a file system of their own that is shut down under load; then the checker reads what is
+//! left, and the service goes on over it.
+//!
+//! `HALFMOON_CUTS` is how many cuts there are. Needs root and a loop device; where that is missing nothing is tested, and
+//! a line that begins with `NOT TESTED` says so, past the capture of the test's output.
+
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use mq_core::random::{Random, SeededRandom};
+use tests::checker::Phase;
+use tests::checker::facts::Answer;
+use tests::power::{Disk, Made};
+use tests::process::Kill;
+
+use crate::crash::full;
+use crate::crash::runs::Runs;
+
+/// Cuts over one folder, before everything is healed and another one begins.
+const IN_A_ROW: u64 = 10;
+/// How long after the start of the service the power is cut at most, in milliseconds; a start takes some hundred.
+const LATEST_MS: u64 = 1_200;
+/// Far more transactions than a service comes to before its cut.
+const ENDLESS: u32 = 1_000_000;
+
+/// How many cuts a test makes; there are two.
+fn cuts() -> u64 {
+    let given = std::env::var("HALFMOON_CUTS").ok();
+    let all: u64 = match given.and_then(|given| given.parse().ok()) {
+        Some(cuts) => cuts,
+        None if full() => 500,
+        None => 30,
+    };
+    all.div_ceil(2)
+}
+
+/// A disk, unless this machine cannot have one: then it says so where everybody sees it.
+fn disk() -> Option<Disk> {
+    match Disk::make().expect("tests/power.sh works or says why not") {
+        Made::Disk(disk) => Some(disk),
+        Made::Impossible(why) => {
+            // Not by a macro: what those print is shown for failing tests only.
+            let line = format!("NOT TESTED: {why}\n");
+            let told = std::io::stderr().write_all(line.as_bytes());
+            told.expect("somebody reads the errors");
+            None
+        }
+    }
+}
+
+/// What was acknowledged, and what of it was lost.
+#[derive(Debug, Default)]
+struct Count {
+    halves: usize,
+    decisions: usize,
+    sent: usize,
+    seen: usize,
+    /// Acknowledged before they were durable.
+    written: usize,
+    /// Those of them that are gone.
+    lost: usize,
+}
+
+/// Cuts the power again and again, over one folder after the other.
+async fn cut_again_and_again(news: &'static str) {
+    let Some(mut disk) = disk() else { return };
+    let mut count = Count::default();
+    let random = SeededRandom::new(news.len() as u64);
+    let mut left = cuts();
+    while left > 0 {
+        let in_a_row = left.min(IN_A_ROW);
+        left -= in_a_row;
+        let folder = disk.folder().join(format!("service-{news}-{left}"));
+        let mut runs = Runs::over(folder.clone()).with_news(news);
+        for _ in 0..in_a_row {
+            let moment = Duration::from_millis(random.next_u64() % LATEST_MS);
+            cut(&mut disk, &mut runs, moment);
+            lost(&mut runs, &mut count, moment).await;
+        }
+        heal(runs, &mut count).await;
+        remove(folder);
+    }
+    println!("{} power cuts, plain messages {news}: {count:?}", cuts());
+    assert!(
+        count.halves > 0 && count.decisions > 0 && count.seen > 0,
+        "hardly anything happened: {count:?}"
+    );
+}
+
+/// Starts the service, cuts the power after `moment`, kills what is left of the service, and mounts the disk again.
+fn cut(disk: &mut Disk, runs: &mut Runs, moment: Duration) {
+    let mut service = runs.next(ENDLESS, "").spawn().expect("it can be started");
+    // Only its end cuts the wait short.
+    let _ = service.hears(moment, |_| false);
+    assert!(!service.has_ended(), "{}", service.told());
+    disk.cut().expect("the power is cut");
+    service.kill().expect("it ends");
+    runs.hear(&service.told());
+    disk.again().expect("the disk comes back");
+}
+
+/// Judges what is left, and takes note of what could be lost and is.
+async fn lost(runs: &mut Runs, count: &mut Count, moment: Duration) {
+    let after = format!("a cut after {moment:?}");
+    let world = runs.judge(Phase::Anytime, &after).await;
+    let before = runs.answers.len();
+    let end = world.log.end;
+    // Whatever is below the end was judged; what stands there later is another message.
+    let was_lost =
+        |answer: &Answer| matches!(answer, Answer::Written(_, position) if *position >= end);
+    runs.answers.retain(|answer| !was_lost(answer));
+    count.lost += before - runs.answers.len();
+}
+
+/// A last run without a cut: everything is settled and nothing is missing.
+async fn heal(mut runs: Runs, count: &mut Count) {
+    let ended = runs.run(10, "", &Kill::Never);
+    assert_eq!(ended.last_line(), "settled", "{}", ended.told());
+    runs.judge(Phase::Healed, "power cuts").await;
+    for answer in &runs.answers {
+        *match answer {
+            Answer::Half(_) => &mut count.halves,
+            Answer::Decided(..) => &mut count.decisions,
+            Answer::Sent(_) => &mut count.sent,
+            Answer::Seen(_) => &mut count.seen,
+            Answer::Written(..) => &mut count.written,
+        } += 1;
+    }
+}
+
+fn remove(folder: PathBuf) {
+    std::fs::remove_dir_all(folder).expect("the disk works");
+}
+
+#[tokio::test]
+async fn what_was_acknowledged_survives_power_cuts() {
+    cut_again_and_again("sync").await;
+}
+
+#[tokio::test]
+async fn with_async_flush_power_cuts_take_only_the_last_plain_messages() {
+    cut_again_and_again("async").await;
+}
