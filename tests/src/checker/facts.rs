@@ -15,6 +15,8 @@ pub struct World {
     pub answers: Vec<Answer>,
     /// What consumers did with the messages.
     pub effects: Vec<Effects>,
+    /// What consumers received that keep no account of their own.
+    pub readers: Vec<Reader>,
 }
 
 /// The durable records of a log.
@@ -265,6 +267,10 @@ pub enum Answer {
     Written(u128, u64),
     /// A consumer has received the plain message.
     Seen(u128),
+    /// A half message with this number in 32 hexadecimal digits as its key is stored.
+    HalfOfKey(u128),
+    /// What the producers say about half messages with this key whenever they say anything: COMMIT (`true`) or ROLLBACK.
+    Says(u128, bool),
 }
 
 /// What one consumer group did.
@@ -276,4 +282,26 @@ pub struct Effects {
     pub topic: String,
     /// How often the effect of each transaction's message is there.
     pub applied: HashMap<u128, u64>,
+}
+
+/// What one consumer group received of one topic, by its client's own account.
+#[derive(Debug, Clone, Default)]
+pub struct Reader {
+    /// The group.
+    pub group: String,
+    /// The topic.
+    pub topic: String,
+    /// In any order; the same message more than once if it was not acknowledged in time.
+    pub received: Vec<Received>,
+}
+
+/// One delivery.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Received {
+    /// The queue.
+    pub queue: u32,
+    /// The message's number there.
+    pub offset: u64,
+    /// The message's key.
+    pub key: u128,
 }

@@ -9,6 +9,7 @@
 //! | [`agreement`] | log and SQL: rows, decisions, finals, their order |
 //! | [`history`] | events and seals |
 //! | [`users`] | markers, business rows, effects, and what callers were told |
+//! | [`keys`] | clients that know their messages by keys: what they said, were told and received |
 //! | [`log_files`] | the log's files, decoded |
 //! | [`tables`] | the coordinator's and the users' tables, read |
 //! | [`source`] | a SQLite file or a Postgres schema, and its rows as plain values |
@@ -18,6 +19,7 @@ pub mod agreement;
 pub mod facts;
 pub mod folder;
 pub mod history;
+pub mod keys;
 pub mod log_files;
 pub mod source;
 pub mod tables;
@@ -74,6 +76,10 @@ pub enum Promise {
     TombstoneStands,
     /// A check counts only when it was answered.
     ChecksAreAnswered,
+    /// No transaction is decided otherwise than its producers say.
+    ProducersDecide,
+    /// What a consumer received stands in the log where it was received from, and no producer says ROLLBACK to it.
+    ReceivedIsPublished,
     /// An effect happened at most once, and for committed transactions only.
     EffectOnce,
     /// After healing nothing is undecided, unpublished or without its effect.
@@ -157,6 +163,7 @@ pub fn check(world: &World, phase: Phase) -> Report {
     agreement::check(world, phase, &mut report);
     history::check(world, &mut report);
     users::check(world, phase, &mut report);
+    keys::check(world, phase, &mut report);
     report.violations.sort_by_key(|violation| violation.promise);
     report
 }

@@ -44,6 +44,7 @@ fn answers(world: &World, rows: &HashMap<u128, &Row>, report: &mut Report) {
                     report.add(Promise::AckedDecisionStands, what);
                 }
             }
+            Answer::HalfOfKey(_) | Answer::Says(..) => {}
             Answer::Sent(id) | Answer::Seen(id) => {
                 if !messages.contains_key(&id) {
                     let what = format!("{answer:?} and the message {id:032X} is not in the log");
