@@ -11,6 +11,7 @@ use sqlx::{
     AssertSqlSafe, Column as _, ConnectOptions as _, PgConnection, Row as _, SqliteConnection,
     TypeInfo as _, ValueRef as _,
 };
+use tempfile::TempDir;
 
 /// Where tables are.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -67,10 +68,25 @@ impl Source {
     pub(super) async fn open(&self) -> Result<Reading> {
         match self {
             Self::File(file) => {
+                let journal = beside(file, "-journal");
+                // What was cut off before the database had its write-ahead log is rolled back by whoever reads it: a copy,
+                // so that the next start finds what the last one left.
+                if journal.exists() {
+                    let folder = tempfile::tempdir()?;
+                    let copy = folder.path().join("copy.db");
+                    std::fs::copy(file, &copy)?;
+                    std::fs::copy(journal, beside(&copy, "-journal"))?;
+                    let options = SqliteConnectOptions::new().filename(copy);
+                    return Ok(Reading::Sqlite {
+                        connection: begin(options).await?,
+                        _copy: Some(folder),
+                    });
+                }
                 let options = SqliteConnectOptions::new().filename(file).read_only(true);
-                let mut connection = options.disable_statement_logging().connect().await?;
-                sqlx::raw_sql("BEGIN").execute(&mut connection).await?;
-                Ok(Reading::Sqlite(connection))
+                Ok(Reading::Sqlite {
+                    connection: begin(options).await?,
+                    _copy: None,
+                })
             }
             Self::Schema { url, name } => {
                 const BEGIN: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
@@ -84,9 +100,26 @@ impl Source {
     }
 }
 
+/// The file whose name has this behind it.
+fn beside(file: &Path, end: &str) -> PathBuf {
+    let mut name = file.to_path_buf().into_os_string();
+    name.push(end);
+    name.into()
+}
+
+async fn begin(options: SqliteConnectOptions) -> Result<SqliteConnection> {
+    let mut connection = options.disable_statement_logging().connect().await?;
+    sqlx::raw_sql("BEGIN").execute(&mut connection).await?;
+    Ok(connection)
+}
+
 /// A connection in a transaction that only reads.
 pub(super) enum Reading {
-    Sqlite(SqliteConnection),
+    Sqlite {
+        connection: SqliteConnection,
+        /// The folder of the copy, if it is one.
+        _copy: Option<TempDir>,
+    },
     Postgres(PgConnection),
 }
 
@@ -94,7 +127,7 @@ impl Reading {
     pub(super) async fn all(&mut self, query: &str) -> Result<Vec<Found>> {
         let query = AssertSqlSafe(query.to_owned());
         match self {
-            Self::Sqlite(connection) => {
+            Self::Sqlite { connection, .. } => {
                 let rows = sqlx::query(query).fetch_all(connection).await?;
                 rows.iter().map(of_sqlite).collect()
             }
@@ -109,7 +142,7 @@ impl Reading {
     pub(super) async fn all_of(&mut self, query: &str, text: &str) -> Result<Vec<Found>> {
         let query = AssertSqlSafe(query.to_owned());
         match self {
-            Self::Sqlite(connection) => {
+            Self::Sqlite { connection, .. } => {
                 let rows = sqlx::query(query).bind(text).fetch_all(connection).await?;
                 rows.iter().map(of_sqlite).collect()
             }
@@ -126,7 +159,7 @@ impl Reading {
 
     pub(super) async fn has_table(&mut self, name: &str) -> Result<bool> {
         let query = match self {
-            Self::Sqlite(_) => {
+            Self::Sqlite { .. } => {
                 "SELECT count(*) FROM sqlite_master WHERE type = 'table' AND name = $1"
             }
             Self::Postgres(_) => {

@@ -265,6 +265,27 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn what_was_cut_off_with_a_rollback_journal_is_read_as_it_was_before() {
+        let folder = tempfile::tempdir().unwrap();
+        let (file, left) = (folder.path().join("shop.db"), folder.path().join("left.db"));
+        made_by_hand(&file, &[INBOXES]).await;
+        let options = SqliteConnectOptions::new().filename(&file);
+        let mut connection = options.connect().await.unwrap();
+        // So small a cache writes pages before the commit.
+        let half = "PRAGMA cache_size = 1; BEGIN;
+            WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 5000)
+            INSERT INTO halfmoon_inbox SELECT 'warehouse', printf('%032X', i), 0 FROM n;";
+        sqlx::raw_sql(half).execute(&mut connection).await.unwrap();
+        std::fs::copy(&file, &left).unwrap();
+        let journal = |file: &str| folder.path().join(format!("{file}-journal"));
+        std::fs::copy(journal("shop.db"), journal("left.db")).unwrap();
+        let before = std::fs::read(&left).unwrap();
+        let found = effects(&left, "warehouse", "orders", INBOX).await.unwrap();
+        assert!(found.applied.is_empty());
+        assert!(std::fs::read(&left).unwrap() == before, "it was changed");
+    }
+
+    #[tokio::test]
     async fn in_postgres_the_same_is_read() {
         // A user may be called halfmoon, whose own tables would then be made in the schema of that name.
         const MADE: &str = "CREATE SCHEMA halfmoon; SET search_path = public";
