@@ -232,6 +232,24 @@ impl Running {
         self.child.0.wait().context("cannot wait for the process")
     }
 
+    /// Stops it, with SIGSTOP, and waits until no thread of it runs or is inside a call of the system.
+    ///
+    /// # Errors
+    /// It has ended, or does not stop.
+    pub fn freeze(&self) -> Result<()> {
+        kill_process(Pid::from_child(&self.child.0), Signal::STOP).context("it takes no signal")?;
+        let threads = format!("/proc/{}/task", self.id());
+        let clock = SystemClock::new();
+        let start = clock.monotonic();
+        while clock.monotonic().saturating_sub(start) < ENDS_WITHIN {
+            if all_stopped(&threads)? {
+                return Ok(());
+            }
+            pause(Duration::from_millis(1));
+        }
+        bail!("it does not stop: {}", self.told())
+    }
+
     /// Kills it with SIGKILL if it has not ended, and waits until everything it said is here.
     ///
     /// # Errors
@@ -252,6 +270,20 @@ impl Running {
     pub fn told(&self) -> String {
         self.said.lock().0.join("\n")
     }
+}
+
+/// Whether every thread in this folder of the system's is stopped.
+fn all_stopped(threads: &str) -> Result<bool> {
+    for thread in std::fs::read_dir(threads).context("it has ended")? {
+        let state = std::fs::read_to_string(thread?.path().join("stat"));
+        // The name before the state is in parentheses and may hold anything. A thread without a state has just ended.
+        let state = state.unwrap_or_default();
+        let after = state.rsplit_once(')').map(|(_, after)| after.trim_start());
+        if after.is_some_and(|after| !after.starts_with(['T', 't'])) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// What a running program has said, and whether that is all.
@@ -462,6 +494,17 @@ mod tests {
         assert!(!ended.hears(Duration::from_secs(10), |lines| lines.len() > 1));
         assert_eq!(ended.kill().unwrap().code(), Some(0));
         assert_eq!(ended.told(), "one");
+    }
+
+    #[test]
+    fn a_program_that_is_frozen_says_nothing_more_and_can_be_killed() {
+        let mut running = shell("while true; do echo one; done").spawn().unwrap();
+        assert!(running.hears(Duration::from_secs(10), |lines| !lines.is_empty()));
+        running.freeze().unwrap();
+        let threads = format!("/proc/{}/task", running.id());
+        assert!(all_stopped(&threads).unwrap());
+        assert_eq!(running.kill().unwrap().code(), None);
+        assert!(running.freeze().is_err());
     }
 
     #[test]
