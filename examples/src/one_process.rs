@@ -367,6 +367,12 @@ async fn place_all<DB: Kind>(
         }
         let (orders, coordinator, markers) = (orders.clone(), coordinator.clone(), markers.clone());
         under_way.spawn(async move {
+            if rules::is_begun_twice(order.id) {
+                let till = Till::start(&coordinator, markers.clone()).await?;
+                let begun = orders.begin_only(&order, till.producer()).await;
+                till.die().await;
+                begun?;
+            }
             if !rules::loses_its_till(order.id) {
                 orders.place(&order, orders.producer()).await?;
                 return Ok(());

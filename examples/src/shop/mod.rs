@@ -25,7 +25,7 @@
 //! | [`databases`] | the services' databases: how many, and the pools that lead to them |
 //! | [`serving`] | a service's loop: take deliveries, a few at a time, and settle them |
 //! | [`orders`], [`stock`], [`payments`] | the three services |
-//! | [`till`] | an instance of the order service that dies between its COMMIT and its word to the coordinator |
+//! | [`till`] | an instance of the order service that dies before its word about a transaction reaches the coordinator |
 //! | [`progress`] | how far the orders are, and when all is quiet |
 //! | [`reconcile`] | the books: every database and the audit, compared in plain SQL |
 //! | [`report`] | what people are told of the books |

@@ -161,6 +161,25 @@ impl<DB: Kind> Orders<DB> {
         }
     }
 
+    /// Begins to place an order that is not placed yet, and stops before its row is written.
+    ///
+    /// # Errors
+    /// As [`Self::place`].
+    pub async fn begin_only(&self, order: &Order, producer: &Producer) -> Result<()> {
+        let shard = self.shard(&order.customer)?;
+        if shard.knows(order.id).await? {
+            return Ok(());
+        }
+        match producer.begin(&shard.pool, placed(order)?).await {
+            Ok(tx) => {
+                let _ = tx.roll_back().await;
+                Ok(())
+            }
+            Err(BeginError::Half(HalfError::Busy(_)) | BeginError::Fenced(_)) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
     /// Where an order is: `placed`, `accepted`, `cancelled` or `rejected`; `None` when nobody has placed it.
     ///
     /// # Errors

@@ -35,6 +35,12 @@ pub const fn loses_its_till(order: i64) -> bool {
     order % 16 == 5
 }
 
+/// Whether a till begins with this order and dies before it writes a row; another one takes the order then.
+#[must_use]
+pub const fn is_begun_twice(order: i64) -> bool {
+    order % 32 == 13
+}
+
 /// Whether a payment of this amount is captured.
 #[must_use]
 pub const fn is_captured(amount_cents: i64) -> bool {

@@ -1,8 +1,8 @@
-//! A till: a short-lived instance of the order service whose line is cut after its local COMMIT, before its word arrives.
+//! A till: a short-lived instance of the order service whose line is cut before its word about a transaction arrives.
 //!
-//! Nothing here is pretended to the library: the till's half message arrives, its COMMIT reaches the database, and its
-//! resolution gets lost with the till. The coordinator notices that the till is gone and asks another instance of the
-//! group, which finds the marker.
+//! Nothing here is pretended to the library: the till's half message arrives, its COMMIT reaches the database (or it gives
+//! up before), and its resolution gets lost with the till. The coordinator notices that the till is gone and asks another
+//! instance of the group, which finds the marker, or plants a tombstone where none is.
 
 use std::sync::Arc;
 
