@@ -265,6 +265,12 @@ impl Running {
         self.said.lock().1
     }
 
+    /// How many lines it has said so far.
+    #[must_use]
+    pub fn lines(&self) -> usize {
+        self.said.lock().0.len()
+    }
+
     /// Everything it has said so far, on standard output and standard error.
     #[must_use]
     pub fn told(&self) -> String {

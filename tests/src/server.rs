@@ -3,6 +3,7 @@
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::PathBuf;
 use std::process::ExitStatus;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -45,6 +46,9 @@ struct Ours {
 pub struct Plan {
     program: String,
     settings: Option<&'static str>,
+    variables: Vec<(&'static str, String)>,
+    /// Nameserver and broker, if every start has the same.
+    addresses: Option<(String, String)>,
     step: Option<String>,
 }
 
@@ -55,8 +59,28 @@ impl Plan {
         Self {
             program: program.to_owned(),
             settings: None,
+            variables: Vec::new(),
+            addresses: None,
             step: None,
         }
+    }
+
+    /// The same with this variable in its environment.
+    #[must_use]
+    pub fn variable(mut self, name: &'static str, value: impl Into<String>) -> Self {
+        self.variables.push((name, value.into()));
+        self
+    }
+
+    /// The same, at the same addresses whenever it is started: clients that stay find it again.
+    ///
+    /// # Errors
+    /// There are no free ports.
+    pub fn in_one_place(mut self) -> Result<Self> {
+        let (nameserver, broker) = (lasting_port()?, lasting_port()?);
+        let at = |port| format!("127.0.0.1:{port}");
+        self.addresses = Some((at(nameserver), at(broker)));
+        Ok(self)
     }
 
     /// The same with these lines as its broker.conf.
@@ -117,14 +141,22 @@ impl Plan {
     }
 
     fn start_once(&self, folder: &TempDir) -> Result<(Running, String, String)> {
-        let nameserver = format!("127.0.0.1:{}", free_port()?);
-        let broker = format!("127.0.0.1:{}", free_broker_port()?);
+        let (nameserver, broker) = match &self.addresses {
+            Some(addresses) => addresses.clone(),
+            None => (
+                format!("127.0.0.1:{}", free_port()?),
+                format!("127.0.0.1:{}", free_broker_port()?),
+            ),
+        };
         let mut program = Program::new(&self.program)
             .variable("HALFMOON_NAMESERVER_LISTEN", &nameserver)
             .variable("HALFMOON_BROKER_LISTEN", &broker)
             .argument("server")
             .argument("--data")
             .argument(folder.path().join(DATA));
+        for (name, value) in &self.variables {
+            program = program.variable(name, value);
+        }
         if let Some(lines) = self.settings {
             let file = folder.path().join("broker.conf");
             std::fs::write(&file, lines).context("the settings can not be written")?;
@@ -135,7 +167,11 @@ impl Plan {
             program = program.argument(step);
         }
         let running = program.spawn()?;
-        wait_until_ready(&running, &nameserver)?;
+        let ready = wait_until_ready(&running, &nameserver);
+        // A step that belongs to the start is its end.
+        if self.step.is_none() || !running.has_ended() {
+            ready?;
+        }
         Ok((running, nameserver, broker))
     }
 }
@@ -159,6 +195,29 @@ impl Server {
             ..ours.plan
         };
         plan.start_over(ours.folder)
+    }
+
+    /// The same, but this time it kills itself at a step, maybe before it is ready.
+    ///
+    /// # Errors
+    /// As [`Self::again`].
+    pub fn again_until(mut self, step: &str) -> Result<Self> {
+        let mut ours = self.ours.take().context("only our own server ends")?;
+        ours.running.ended(ENDS_WITHIN)?;
+        ours.plan.killed_at(step).start_over(ours.folder)
+    }
+
+    /// Kills it with SIGKILL and leaves its folder for a look before [`Self::again`].
+    ///
+    /// # Errors
+    /// It is not ours.
+    pub fn kill(&mut self) -> Result<()> {
+        let ours = self
+            .ours
+            .as_mut()
+            .context("only our own server is killed")?;
+        ours.running.kill()?;
+        Ok(())
     }
 
     /// Asks it to end, with SIGTERM.
@@ -253,6 +312,27 @@ pub fn free_broker_port() -> Result<u16> {
         }
     }
     bail!("no free port with a free one two below it")
+}
+
+/// A free port, with a free one two below it, that the system gives to nobody who does not ask for it: a client that looks
+/// for a server which is not there may otherwise get the very port that it connects to, and find itself.
+fn lasting_port() -> Result<u16> {
+    const FIRST: u32 = 25_000;
+    const PORTS: u32 = 7_000;
+    const APART: u32 = 5;
+    static GIVEN: AtomicU32 = AtomicU32::new(0);
+    for _ in 0..PORTS {
+        let number = GIVEN.fetch_add(1, Ordering::Relaxed);
+        // Processes that run at the same time begin elsewhere.
+        let begin = std::process::id().wrapping_mul(37);
+        let port = FIRST + begin.wrapping_add(number * APART) % PORTS;
+        let port = u16::try_from(port).context("the range ends below 65536")?;
+        let free = |port| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok();
+        if free(port) && free(port - 2) {
+            return Ok(port);
+        }
+    }
+    bail!("no free port from {FIRST} on")
 }
 
 /// Waits until the nameserver knows a broker.

@@ -16,4 +16,5 @@ mod rust_client;
 mod shop;
 mod simulation;
 mod split;
+mod stock_kills;
 mod tidy;

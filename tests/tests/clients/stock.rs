@@ -127,7 +127,7 @@ impl Client {
         facts::read(&ended.output)
     }
 
-    fn program(self) -> Program {
+    pub(crate) fn program(self) -> Program {
         match self {
             Self::Java { version, binary } => {
                 let folder = built("java").join(format!("java-{version}"));

@@ -161,7 +161,7 @@ impl Runs {
     }
 }
 
-fn copy(from: &Path, to: &Path) {
+pub(crate) fn copy(from: &Path, to: &Path) {
     std::fs::create_dir_all(to).expect("the target folder can be made");
     for entry in std::fs::read_dir(from).expect("readable").flatten() {
         let to = to.join(entry.file_name());

@@ -16,7 +16,9 @@ public final class Client {
             arguments[3],
             Integer.parseInt(arguments[4]),
             arguments.length > 5 ? arguments[5] : "*");
-        endInTime(order);
+        if (!arguments[0].equals("endless")) {
+            endInTime(order);
+        }
         int status = 0;
         try {
             play(arguments[0], order);
@@ -42,6 +44,7 @@ public final class Client {
             case "pull": Pulling.everything(order); break;
             case "look-up": Pulling.lookUp(order); break;
             case "transaction": Transactions.settle(order); break;
+            case "endless": Endless.serve(order); break;
             default: throw new IllegalArgumentException("no scenario is called " + scenario);
         }
     }
