@@ -16,6 +16,8 @@ use mq_core::random::{Random, SystemRandom};
 use mq_core::wire::reserved;
 use tokio::sync::watch;
 
+use crate::engine::recovery::StartError;
+use crate::engine::repair::{self, Lacking};
 use crate::engine::status::Health;
 use crate::engine::{self, Coordinator, half};
 use crate::steps;
@@ -73,8 +75,11 @@ pub enum OpenError {
     /// Broker or coordinator do not start.
     #[error(transparent)]
     Broker(#[from] broker::OpenError),
-    /// Opening the log was interrupted.
-    #[error("opening the log was interrupted: {0}")]
+    /// Database and log do not fit together, or cannot be compared.
+    #[error(transparent)]
+    Start(#[from] StartError),
+    /// Opening or closing the log was interrupted.
+    #[error("opening or closing the log was interrupted: {0}")]
     Interrupted(String),
 }
 
@@ -95,29 +100,13 @@ impl Embedded {
     pub async fn open(folder: impl AsRef<Path>, settings: Settings) -> Result<Self, OpenError> {
         let folder = folder.as_ref().to_path_buf();
         refuse_strangers(&folder)?;
-        let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
-        let random: Arc<dyn Random> = Arc::new(SystemRandom);
-        let log_settings = LogSettings {
-            owners: vec![half::OWNER],
-            unindexed_topics: vec![reserved::HALF_TOPIC.into()],
-            steps: Some(Arc::new(steps::reach)),
-            ..settings.log
-        };
-        let (path, log_clock, log_random) =
-            (folder.join(LOG_FOLDER), clock.clone(), random.clone());
-        let opening = tokio::task::spawn_blocking(move || -> Result<FileLog, LogOpenError> {
-            let disk = FolderDisk::open(path)?;
-            FileLog::open(Arc::new(disk), log_settings, log_clock, &*log_random)
-        });
-        let log = Arc::new(
-            opening
-                .await
-                .map_err(|error| OpenError::Interrupted(error.to_string()))??,
-        );
-        let database = settings
-            .database
-            .unwrap_or_else(|| folder.join(DATABASE_FILE).into());
-        let store = database.open(settings.store).await?;
+        let opened = Opened::open(&folder, settings.log, settings.database, settings.store).await?;
+        let Opened {
+            clock,
+            random,
+            log,
+            store,
+        } = opened;
         let coordinator = Coordinator::new(store.clone(), settings.coordinator);
         let parts = broker::Parts {
             log: log.clone() as Arc<dyn Log>,
@@ -169,6 +158,111 @@ impl Embedded {
         self.store.close().await;
         closed?;
         log_closed.map_err(|error| error.to_string())?
+    }
+}
+
+/// Log and database of one data folder, beside which nothing runs.
+#[derive(Debug)]
+struct Opened {
+    clock: Arc<dyn Clock>,
+    random: Arc<dyn Random>,
+    log: Arc<FileLog>,
+    store: Arc<dyn TxStore>,
+}
+
+impl Opened {
+    async fn open(
+        folder: &Path,
+        log: LogSettings,
+        database: Option<Database>,
+        store: Options,
+    ) -> Result<Self, OpenError> {
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+        let random: Arc<dyn Random> = Arc::new(SystemRandom);
+        let log_settings = LogSettings {
+            owners: vec![half::OWNER],
+            unindexed_topics: vec![reserved::HALF_TOPIC.into()],
+            steps: Some(Arc::new(steps::reach)),
+            ..log
+        };
+        let (path, log_clock, log_random) =
+            (folder.join(LOG_FOLDER), clock.clone(), random.clone());
+        let opening = tokio::task::spawn_blocking(move || -> Result<FileLog, LogOpenError> {
+            let disk = FolderDisk::open(path)?;
+            FileLog::open(Arc::new(disk), log_settings, log_clock, &*log_random)
+        });
+        let log = Arc::new(
+            opening
+                .await
+                .map_err(|error| OpenError::Interrupted(error.to_string()))??,
+        );
+        let database = database.unwrap_or_else(|| folder.join(DATABASE_FILE).into());
+        let store = database.open(store).await?;
+        Ok(Self {
+            clock,
+            random,
+            log,
+            store,
+        })
+    }
+}
+
+/// Log and database of a data folder that may not fit together, opened alone to be compared and repaired.
+#[derive(Debug)]
+pub struct Repair {
+    opened: Opened,
+    lacking: Lacking,
+}
+
+impl Repair {
+    /// Opens the data folder at `folder`, which must hold a log, and finds out what its database lacks. A database that is
+    /// not there is made; nothing is written into one that is.
+    ///
+    /// # Errors
+    /// [`OpenError`]: the folder is none of ours or in use, or no repair can make log and database fit.
+    pub async fn open(folder: &Path, database: Option<Database>) -> Result<Self, OpenError> {
+        refuse_strangers(folder)?;
+        let log = LogSettings::default();
+        let opened = Opened::open(folder, log, database, Options::default()).await?;
+        let reader = opened.store.reader();
+        let lacking = repair::survey(&*opened.log, &*reader).await?;
+        Ok(Self { opened, lacking })
+    }
+
+    /// What the database lacks.
+    #[must_use]
+    pub const fn lacking(&self) -> &Lacking {
+        &self.lacking
+    }
+
+    /// Writes what the database lacks and closes both; `done` hears how many decisions are written. After an error or a
+    /// crash another repair goes on from there.
+    ///
+    /// # Errors
+    /// [`OpenError`] naming what cannot be read or written.
+    pub async fn run(self, done: impl FnMut(usize)) -> Result<(), OpenError> {
+        let log: Arc<dyn Log> = self.opened.log.clone();
+        let parts = repair::Parts {
+            log: &log,
+            store: &self.opened.store,
+            clock: &self.opened.clock,
+            random: &self.opened.random,
+        };
+        repair::repair(&parts, &self.lacking, done).await?;
+        self.close().await
+    }
+
+    /// Closes both.
+    ///
+    /// # Errors
+    /// [`OpenError::Interrupted`] when the log cannot be closed; the next start recovers.
+    pub async fn close(self) -> Result<(), OpenError> {
+        let log = self.opened.log;
+        self.opened.store.close().await;
+        let closing = tokio::task::spawn_blocking(move || log.close());
+        let closed = closing.await.map_err(|error| error.to_string());
+        let closed = closed.and_then(|closed| closed.map_err(|error| error.to_string()));
+        closed.map_err(OpenError::Interrupted)
     }
 }
 

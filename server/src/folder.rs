@@ -27,7 +27,13 @@ pub struct Folder {
     pub data: PathBuf,
 
     /// The database, if it is not inside the data folder: sqlite:PATH or postgres://USER@HOST/DATABASE.
-    #[arg(long, value_name = "URL", env = "HALFMOON_DATABASE", global = true)]
+    #[arg(
+        long,
+        alias = "postgres",
+        value_name = "URL",
+        env = "HALFMOON_DATABASE",
+        global = true
+    )]
     pub database: Option<String>,
 }
 
@@ -56,24 +62,38 @@ impl Folder {
                 "{database} does not exist; name the database with --database sqlite:PATH"
             )));
         }
-        if !matches!(self.data.join(LOG_FOLDER).try_exists(), Ok(true)) {
-            return Err(Failure::Environment(format!(
-                "{folder} is not a data folder: it has no {LOG_FOLDER}; name another with --data or HALFMOON_DATA"
-            )));
-        }
+        self.has_log()?;
         let settings = Settings {
             database: Some(database),
             ..Settings::default()
         };
         let opened = Embedded::open(&self.data, settings).await;
-        opened.map_err(|error| {
-            if matches!(error, OpenError::Log(LogOpenError::Locked { .. })) {
-                return Failure::Environment(format!(
-                    "{folder} is in use by a running process; stop it, run this again, and start it"
-                ));
-            }
-            Failure::Environment(error.to_string())
-        })
+        opened.map_err(|error| self.refused(&error))
+    }
+
+    /// Makes sure that there is a log.
+    ///
+    /// # Errors
+    /// [`Failure::Environment`] naming the folder.
+    pub(crate) fn has_log(&self) -> Result<(), Failure> {
+        if matches!(self.data.join(LOG_FOLDER).try_exists(), Ok(true)) {
+            return Ok(());
+        }
+        Err(Failure::Environment(format!(
+            "{} is not a data folder: it has no {LOG_FOLDER}; name another with --data or HALFMOON_DATA",
+            self.data.display()
+        )))
+    }
+
+    /// The line for a folder that does not open.
+    pub(crate) fn refused(&self, error: &OpenError) -> Failure {
+        if matches!(error, OpenError::Log(LogOpenError::Locked { .. })) {
+            return Failure::Environment(format!(
+                "{} is in use by a running process; stop it, run this again, and start it",
+                self.data.display()
+            ));
+        }
+        Failure::Environment(error.to_string())
     }
 
     /// The database; one that is named is not looked at.

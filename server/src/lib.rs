@@ -9,16 +9,20 @@
 //! | [`serve`] | `halfmoon server`, `nameserver`, `broker`: the processes that stay |
 //! | [`remote`] | `halfmoon topic`, `group`, `message`: over the wire |
 //! | [`transactions`] | `halfmoon tx`: transactions and their history |
+//! | [`repair`] | `halfmoon repair`: writes decisions that the database lacks from the log |
+//! | [`backup`] | `halfmoon backup` and `restore`: a data folder copied while it is in use, and put back |
 //! | [`audit`] | `halfmoon audit`: the whole history for others to keep |
 //! | [`mod@bench`] | `halfmoon bench`: what this machine can do |
 
 pub mod audit;
+pub mod backup;
 pub mod bench;
 mod date;
 pub mod failure;
 pub mod folder;
 pub mod output;
 pub mod remote;
+pub mod repair;
 mod seals;
 pub mod serve;
 pub mod settings;
@@ -53,6 +57,9 @@ enum Command {
     Message(remote::message::Arguments),
     Tx(transactions::Arguments),
     Audit(audit::Arguments),
+    Repair(repair::Arguments),
+    Backup(backup::Arguments),
+    Restore(backup::restore::Arguments),
     Bench(bench::Arguments),
 }
 
@@ -63,6 +70,7 @@ Examples:
   halfmoon tx list --state prepared              what is still open
   halfmoon tx why 0192F3C55E7A7B3C8D9E0F1A2B3C4D5E   why a message was published, or was not
   halfmoon audit export > history.ndjson         the whole history with its seals
+  halfmoon backup /backups/monday                a copy of the data folder while it is in use
 
 Exit status: 0 done, 1 not found or refused, 2 wrong usage or environment.
 HALFMOON_LOG=info shows on stderr what happens inside.";
@@ -125,6 +133,9 @@ fn start(command: Command) -> Result<(), Failure> {
             Command::Message(arguments) => remote::message::run(arguments).await,
             Command::Tx(arguments) => transactions::run(arguments).await,
             Command::Audit(arguments) => audit::run(arguments).await,
+            Command::Repair(arguments) => repair::run(arguments).await,
+            Command::Backup(arguments) => backup::run(arguments).await,
+            Command::Restore(arguments) => backup::restore::run(arguments).await,
             Command::Bench(arguments) => bench::run(arguments).await,
         }
     })

@@ -9,6 +9,7 @@ mod features;
 mod fuzz;
 mod guides;
 mod judged;
+mod one_history;
 mod power;
 mod quickstart;
 mod readme;

@@ -13,7 +13,7 @@ use mq_core::log::Position;
 use self::draft::Draft;
 use super::feed::Durable;
 use super::settings::CheckBackSettings;
-use crate::store::{Batch, Half, Owner, Row};
+use crate::store::{Batch, Half, Owner, Row, SKIPPED};
 use crate::transaction::{Actor, Decision};
 
 mod draft;
@@ -38,6 +38,13 @@ pub struct Request {
 pub enum What {
     /// COMMIT or ROLLBACK.
     Decide(Decision),
+    /// The log has the record of a decision that SQL lacks.
+    Rebuild {
+        /// The decision.
+        decision: Decision,
+        /// Its number.
+        number: u64,
+    },
     /// A check-back was answered with UNKNOWN.
     Unknown {
         /// Wait after the first such answer; doubles with each.
@@ -140,6 +147,8 @@ pub struct Ledger {
     /// Where the records of decisions stand whose rows still say that they could not be published.
     denied: BTreeMap<u64, Position>,
     recorded_contradictions: u32,
+    /// The number of the next batch.
+    next_seq: u64,
 }
 
 impl Ledger {
@@ -155,7 +164,14 @@ impl Ledger {
             published_ahead: BTreeMap::new(),
             denied: BTreeMap::new(),
             recorded_contradictions,
+            next_seq: owner.seq + 1,
         }
+    }
+
+    /// Gives the next batch a number that marks it as one of a repair: behind `stamped`, the last one that the log has
+    /// seen, and any that may have followed before the batches were lost.
+    pub fn skip(&mut self, stamped: u64) {
+        self.next_seq = self.owner.seq.max(stamped).saturating_add(SKIPPED);
     }
 
     /// The owner row as of the last committed batch.
@@ -255,7 +271,8 @@ impl Ledger {
         // Decisions first: parking, or anything else, loses to a decision that came with it.
         for decisions in [true, false] {
             for (index, request) in requests.iter().enumerate() {
-                if matches!(request.what, What::Decide(_)) == decisions
+                let decides = matches!(request.what, What::Decide(_) | What::Rebuild { .. });
+                if decides == decisions
                     && let Some(answer) = answers.get_mut(index)
                 {
                     *answer = draft.apply(index, request);
@@ -296,6 +313,7 @@ impl Ledger {
         self.overtaken
             .extend(plan.overtaking.iter().filter(|p| **p > self.seen_to));
         self.owner.seq = plan.batch.seal.seq;
+        self.next_seq = self.owner.seq + 1;
         self.owner.batch = plan.batch.id;
         self.owner.watermark = plan.batch.watermark;
         self.owner.published = plan.batch.seal.published;

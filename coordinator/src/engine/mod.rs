@@ -27,6 +27,7 @@ pub mod operate;
 pub mod publish;
 mod recent;
 pub mod recovery;
+pub mod repair;
 mod serving;
 pub mod settings;
 pub mod status;

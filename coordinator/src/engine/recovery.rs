@@ -22,7 +22,9 @@ use super::settings::Settings;
 use super::status::Status;
 use super::writer::CheckAt;
 use crate::steps;
-use crate::store::{CommitError, Filter, Half, Owner, Row, StoreError, TxStore, TxWriter};
+use crate::store::{
+    CommitError, Filter, Half, Owner, REPAIR, Row, StoreError, TxReader, TxStore, TxWriter,
+};
 use crate::transaction::{Actor, State, TransactionId};
 
 /// Why a coordinator cannot start.
@@ -84,7 +86,7 @@ pub struct Found {
 /// # Errors
 /// [`StartError`]; except for the epoch nothing that contradicts anything was written.
 pub async fn recover(parts: &Parts<'_>) -> Result<(Box<dyn TxWriter>, Ledger, Found), StartError> {
-    refuse_strangers(parts, parts.store.reader().owner().await?)?;
+    refuse_strangers(parts).await?;
     let (mut writer, owner) = parts.store.take_over(parts.log.id()).await?;
     let mut ledger = Ledger::new(owner, parts.settings.recorded_contradictions);
     let mut found = Found::default();
@@ -123,10 +125,11 @@ pub async fn recover(parts: &Parts<'_>) -> Result<(Box<dyn TxWriter>, Ledger, Fo
     Ok((writer, ledger, found))
 }
 
-fn refuse_strangers(parts: &Parts<'_>, owner: Option<Owner>) -> Result<(), StartError> {
+async fn refuse_strangers(parts: &Parts<'_>) -> Result<(), StartError> {
     let log = parts.log;
+    let reader = parts.store.reader();
     let stamped = log.stamped(half::OWNER);
-    let Some(owner) = owner else {
+    let Some(owner) = reader.owner().await? else {
         if stamped > 0 {
             return Err(older_database(&format!(
                 "the database is empty and the log has seen its batch {stamped}"
@@ -134,37 +137,61 @@ fn refuse_strangers(parts: &Parts<'_>, owner: Option<Owner>) -> Result<(), Start
         }
         return Ok(());
     };
-    if owner.log != log.id() {
-        return Err(StartError::Mismatch(format!(
-            "the database belongs to log {:032x}, this is log {:032x}; put the right two together",
-            owner.log.0,
-            log.id().0
-        )));
-    }
+    refuse_foreign(&**log, &owner)?;
     if owner.seq < stamped {
         return Err(older_database(&format!(
             "the log has seen the database's batch {stamped} and the database ends with batch {}",
             owner.seq
         )));
     }
-    if owner.watermark > log.range().end {
-        return Err(StartError::Mismatch(format!(
-            "the log is older than the database: it ends at position {} and the database knows position {}; \
-             restore the log that belongs to the database",
-            log.range().end,
-            owner.watermark
-        )));
-    }
-    Ok(())
+    refuse_older_log(&**log, &*reader, &owner).await
 }
 
-fn older_database(what: &str) -> StartError {
+/// Refuses a database that belongs to another log.
+pub(super) fn refuse_foreign(log: &dyn Log, owner: &Owner) -> Result<(), StartError> {
+    if owner.log == log.id() {
+        return Ok(());
+    }
+    Err(StartError::Mismatch(format!(
+        "the database belongs to log {:032x}, this is log {:032x}; put the right two together",
+        owner.log.0,
+        log.id().0
+    )))
+}
+
+/// Refuses a log that ends before something that the database refers to.
+pub(super) async fn refuse_older_log(
+    log: &dyn Log,
+    reader: &dyn TxReader,
+    owner: &Owner,
+) -> Result<(), StartError> {
+    let end = log.range().end;
+    let behind = Filter {
+        after: Some(Position(end.0.saturating_sub(1))),
+        limit: 1,
+        ..Filter::default()
+    };
+    // The row of a decision may stand behind the watermark.
+    let row = reader.list(&behind).await?.pop();
+    let known = owner
+        .watermark
+        .max(row.as_ref().map_or(Position(0), |row| row.half.position));
+    if row.is_none() && known <= end {
+        return Ok(());
+    }
+    Err(StartError::Mismatch(format!(
+        "the log is older than the database: it ends at position {end} and the database knows position {known}; \
+         restore the log that belongs to the database"
+    )))
+}
+
+pub(super) fn older_database(what: &str) -> StartError {
     StartError::Mismatch(format!(
-        "the database is older than the log: {what}; restore the newer database (nothing was changed)"
+        "the database is older than the log: {what}; bring the newer database back, or run `{REPAIR}` to write what it lacks from the log (nothing was changed)"
     ))
 }
 
-fn decode(
+pub(super) fn decode(
     stored: &Stored,
     settings: &Settings,
 ) -> Result<(Half, mq_core::clock::ServerTime), StartError> {
@@ -303,12 +330,16 @@ async fn publish_missing(parts: &Parts<'_>, ledger: &mut Ledger) -> Result<usize
     let (mut after, mut count) = (ledger.owner().published, 0);
     loop {
         let rows = reader.decided_after(after, CHUNK as u32).await?;
-        let Some(last) = rows.last().and_then(|row| row.decided) else {
+        if rows.is_empty() {
             return Ok(count);
-        };
-        after = last.number;
+        }
         let mut missing = Vec::new();
         for row in rows {
+            if let Some(decided) = row.decided {
+                // Numbers that a repair skipped, since their records never came into the log, are nobody's.
+                (after + 1..decided.number).for_each(|number| ledger.publish(number));
+                after = decided.number;
+            }
             let Some(decided) = row
                 .decided
                 .filter(|decided| !ledger.is_published(decided.number))

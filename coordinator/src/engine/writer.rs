@@ -520,7 +520,7 @@ impl Writer {
                     self.wait_for_store(&why, &mut pause).await;
                 }
                 Err(CommitError::Unavailable(why)) => self.wait_for_store(&why, &mut pause).await,
-                Err(error @ CommitError::TakenOver) => {
+                Err(error @ (CommitError::TakenOver | CommitError::Older(_))) => {
                     self.parts.status.fail(&error.to_string());
                     return Err(Failed);
                 }
@@ -561,7 +561,10 @@ impl Writer {
                     self.ledger.admitted(*number);
                     self.parts.holds.release(&request.half.topic);
                 }
-                What::Decide(_) | What::Unknown { .. } | What::AskAgain { .. } => {}
+                What::Decide(_)
+                | What::Rebuild { .. }
+                | What::Unknown { .. }
+                | What::AskAgain { .. } => {}
             }
         }
         self.parts.log.stamp(OWNER, self.ledger.owner().seq);

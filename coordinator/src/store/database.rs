@@ -73,6 +73,22 @@ impl Database {
         }
     }
 
+    /// Writes a file of SQLite's, as it is now, into a new file `to`; false for another kind of database, which has tools of
+    /// its own. Changes nothing in it and stops nobody; durable once the file is synced.
+    ///
+    /// # Errors
+    /// [`StoreError`] naming the file; part of the copy may be there.
+    pub async fn copy_file(&self, to: &Path, options: Options) -> Result<bool, StoreError> {
+        match self {
+            #[cfg(feature = "sqlite")]
+            Self::Sqlite(path) => {
+                sqlite::copy(path, to, options.sqlite).await?;
+                Ok(true)
+            }
+            _ => Ok(false),
+        }
+    }
+
     /// The file, if it is one.
     #[must_use]
     pub fn file(&self) -> Option<&Path> {

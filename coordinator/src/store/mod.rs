@@ -11,7 +11,8 @@
 //! - Events and seals can be added, never changed or removed, by this connection or any other of the application's.
 //! - Numbers are kept exactly up to 2^63 - 1; a larger one is [`CommitError::Refused`], except that a check time beyond is
 //!   kept as that largest time, which means *never*.
-//! - Seals, events and decisions are numbered without gaps, watermark and `published` never go back: a batch that does not
+//! - Seals, events and decisions are numbered without gaps, except that a batch of a repair skips at least [`SKIPPED`]
+//!   numbers of seals and may skip numbers of decisions. Watermark and `published` never go back: a batch that does not
 //!   follow the owner row is [`CommitError::Refused`].
 
 pub mod conformance;
@@ -35,6 +36,13 @@ use mq_core::names::{GroupName, TopicName};
 use crate::audit::Event;
 use crate::audit::seal::{Hash, Seal};
 use crate::transaction::{Incarnation, MarkerIdentity, State, TransactionId};
+
+/// The command that writes the decisions a database lacks from their records in the log; errors that it mends name it.
+pub const REPAIR: &str = "halfmoon repair";
+
+/// How many numbers of seals a batch of a repair skips at least: more than there can have been batches of which the log has
+/// not heard when they were lost.
+pub const SKIPPED: u64 = 1 << 20;
 
 /// What a stored half message is, apart from what became of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -169,6 +177,12 @@ pub enum CommitError {
     /// Another process has taken the store over. Nothing was written, and nothing ever will be: stop.
     #[error("another process has taken over the database")]
     TakenOver,
+    /// The database lacks what this writer has committed: it was put back, or replaced by a replica that misses the last
+    /// commits. Nothing was written, and nothing ever will be: stop.
+    #[error(
+        "the database is older than what was committed to it: {0}; bring the newer database back, or run `{REPAIR}`, and start again"
+    )]
+    Older(String),
     /// The outcome is unknown: call [`TxWriter::find_out`] before anything else.
     #[error("the outcome of a commit is unknown: {0}")]
     Unknown(String),
@@ -263,13 +277,14 @@ pub trait TxWriter: fmt::Debug + Send {
     /// After an unknown outcome: connects again and looks what became of the batch with id `batch`.
     ///
     /// # Errors
-    /// [`CommitError::TakenOver`], or [`CommitError::Unavailable`]: ask again.
+    /// [`CommitError::TakenOver`], [`CommitError::Older`], or [`CommitError::Unavailable`]: ask again.
     async fn find_out(&mut self, batch: u128) -> Result<Fate, CommitError>;
 
     /// The rows of these half messages as the writer's own connection sees them, in any order; missing ones are left out.
     ///
     /// # Errors
-    /// [`StoreError::Unavailable`] or [`StoreError::Damaged`].
+    /// [`StoreError::Unavailable`] or [`StoreError::Damaged`]; [`StoreError::Foreign`] when the database is no longer this
+    /// writer's, or lacks what it has committed.
     async fn rows(&mut self, positions: &[Position]) -> Result<Vec<Row>, StoreError>;
 
     /// Lets go of the store. Returns once nothing of this writer is open any more; writing again opens it anew.

@@ -156,6 +156,7 @@ impl Writer {
     fn apply(&mut self, batch: &Batch) -> Result<(), CommitError> {
         let mut tables = self.model.tables();
         let owner = tables.owner.ok_or(CommitError::TakenOver)?;
+        owner.not_older(self.epoch, self.seq)?;
         if (owner.epoch, owner.seq) != (self.epoch, self.seq) {
             return Err(CommitError::TakenOver);
         }
@@ -191,7 +192,7 @@ impl TxWriter for Writer {
         match fault {
             None => {
                 self.apply(batch)?;
-                self.seq += 1;
+                self.seq = batch.seal.seq;
                 Ok(())
             }
             Some(Fault::UnknownButDone) => {

@@ -3,7 +3,7 @@
 use mq_core::clock::ServerTime;
 use mq_core::log::{LogId, Position};
 
-use super::{Batch, Change, CommitError, Fate, Owner, Row, StoreError};
+use super::{Batch, Change, CommitError, Fate, Owner, Row, SKIPPED, StoreError};
 use crate::audit::seal::Hash;
 use crate::transaction::State;
 
@@ -17,7 +17,13 @@ pub(super) const MOST: u64 = i64::MAX as u64;
 /// [`CommitError::Refused`] naming the first thing that does not fit.
 pub(super) fn check(batch: &Batch, owner: &Owner) -> Result<u64, CommitError> {
     let seal = &batch.seal;
-    follows("the seal's number", seal.seq, owner.seq.checked_add(1))?;
+    let repairs = owner
+        .seq
+        .checked_add(SKIPPED)
+        .is_some_and(|least| seal.seq >= least);
+    if !repairs {
+        follows("the seal's number", seal.seq, owner.seq.checked_add(1))?;
+    }
     follows(
         "the seal's first event",
         seal.first_event,
@@ -39,7 +45,7 @@ pub(super) fn check(batch: &Batch, owner: &Owner) -> Result<u64, CommitError> {
     }
     check_rows(&batch.new)?;
     check_changes(&batch.changes)?;
-    let last_decision = last_decision(batch, owner.last_decision)?;
+    let last_decision = last_decision(batch, owner.last_decision, repairs)?;
     if batch.watermark < owner.watermark {
         return Err(refused(format!(
             "the watermark goes back from {} to {}",
@@ -64,6 +70,16 @@ pub(super) fn check(batch: &Batch, owner: &Owner) -> Result<u64, CommitError> {
 /// The check time as stores keep it: a time beyond [`MOST`] means *never* and is kept as that.
 pub(super) fn check_time(at: ServerTime) -> ServerTime {
     ServerTime(at.0.min(MOST))
+}
+
+/// Why rows cannot be read, where connecting failed with `error`.
+pub(super) fn of_reading(error: CommitError) -> StoreError {
+    match error {
+        CommitError::TakenOver | CommitError::Older(_) => StoreError::Foreign(error.to_string()),
+        CommitError::Unknown(why) | CommitError::Refused(why) | CommitError::Unavailable(why) => {
+            StoreError::Unavailable(why)
+        }
+    }
 }
 
 /// The refusal of a batch for `why`.
@@ -114,6 +130,7 @@ impl Owner {
 
     /// What became of the batch with id `batch` that a writer with this `epoch` sent after its batch `seq`.
     pub(super) fn fate_of(&self, batch: u128, epoch: u64, seq: u64) -> Result<Fate, CommitError> {
+        self.not_older(epoch, seq)?;
         if self.epoch != epoch {
             Err(CommitError::TakenOver)
         } else if self.seq == seq {
@@ -123,6 +140,19 @@ impl Owner {
         } else {
             Err(CommitError::TakenOver)
         }
+    }
+}
+
+impl Owner {
+    /// Refuses the owner row of a database that lacks what a writer of this `epoch` has committed up to its batch `seq`.
+    pub(super) fn not_older(&self, epoch: u64, seq: u64) -> Result<(), CommitError> {
+        if self.epoch > epoch || (self.epoch == epoch && self.seq >= seq) {
+            return Ok(());
+        }
+        Err(CommitError::Older(format!(
+            "it ends with batch {} of owner {}, and this process, owner {epoch}, has committed batch {seq}",
+            self.seq, self.epoch
+        )))
     }
 }
 
@@ -181,8 +211,8 @@ fn check_changes(changes: &[(Position, Change)]) -> Result<(), CommitError> {
     }
 }
 
-/// The highest decision number after `batch`, which must carry those behind `last` without a gap.
-fn last_decision(batch: &Batch, last: u64) -> Result<u64, CommitError> {
+/// The highest decision number after `batch`, which must carry those behind `last`, without a gap unless it `repairs`.
+fn last_decision(batch: &Batch, last: u64, repairs: bool) -> Result<u64, CommitError> {
     let mut count = 0;
     let mut highest = last;
     let of_rows = batch.new.iter().filter_map(|row| row.decided);
@@ -208,7 +238,7 @@ fn last_decision(batch: &Batch, last: u64) -> Result<u64, CommitError> {
         count += 1;
     }
     // Stores keep the numbers unique, so a highest number that equals the count leaves no gap.
-    if highest != last.saturating_add(count) {
+    if !repairs && highest != last.saturating_add(count) {
         return Err(refused(format!(
             "{count} decisions after {last} must be numbered without gaps; found {highest}"
         )));

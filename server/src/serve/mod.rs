@@ -16,6 +16,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use coordinator::steps;
+use coordinator::store::REPAIR;
 
 use crate::failure::Failure;
 use crate::output::Output;
@@ -259,7 +260,11 @@ async fn stopped(
     };
     let result = tokio::select! {
         () = signals.wait() => Ok(()),
-        why = failed => Err(Failure::Environment(format!("{why}; start again to recover"))),
+        why = failed => Err(Failure::Environment(if why.contains(REPAIR) {
+            why
+        } else {
+            format!("{why}; start again to recover")
+        })),
     };
     signals.end_at_the_next();
     result

@@ -68,6 +68,16 @@ impl Runs {
         }
     }
 
+    /// Halfmoon's data folder.
+    pub(crate) fn data(&self) -> PathBuf {
+        self.folder.join(service::DATA)
+    }
+
+    /// The URL of its database, on Postgres.
+    pub(crate) fn postgres(&self) -> Option<&str> {
+        self.postgres.as_deref()
+    }
+
     /// The next run, which kills itself at `step` if there is one.
     pub(crate) fn next(&mut self, transactions: u32, step: &str) -> Program {
         self.seed += 1;
@@ -124,7 +134,7 @@ impl Runs {
 
     /// What is there now.
     pub(crate) async fn world(&self) -> World {
-        let data = self.folder.join(service::DATA);
+        let data = self.data();
         let (world, business) = match &self.postgres {
             None => {
                 let business = self.folder.join(service::DATABASE);

@@ -55,7 +55,11 @@ impl<'a> Draft<'a> {
             return Answer::Forgotten;
         }
         match &request.what {
-            What::Decide(decision) => self.decide(index, request, *decision),
+            What::Decide(decision) => {
+                let number = self.ledger.owner.last_decision + 1 + self.decisions.len() as u64;
+                self.decide(index, request, *decision, number)
+            }
+            What::Rebuild { decision, number } => self.decide(index, request, *decision, *number),
             What::Unknown {
                 first_wait,
                 longest_wait,
@@ -121,14 +125,19 @@ impl<'a> Draft<'a> {
             .map(|touched| touched.row.state)
     }
 
-    fn decide(&mut self, index: usize, request: &Request, decision: Decision) -> Answer {
+    fn decide(
+        &mut self,
+        index: usize,
+        request: &Request,
+        decision: Decision,
+        number: u64,
+    ) -> Answer {
         let event = match decision {
             Decision::Commit => protocol::Event::Commit,
             Decision::RollBack => protocol::Event::RollBack,
         };
         match protocol::next(self.state(request), event) {
             Move::To(state) => {
-                let number = self.ledger.owner.last_decision + 1 + self.decisions.len() as u64;
                 self.decisions.push((index, decision, number));
                 self.decided_event(request, decision);
                 if let Some(touched) = self.touched.get_mut(&request.half.position) {
@@ -333,7 +342,7 @@ impl<'a> Draft<'a> {
             changes,
             seal: seal(
                 owner.head,
-                owner.seq + 1,
+                self.ledger.next_seq,
                 published,
                 self.now.wall_ms,
                 owner.next_event,

@@ -1,6 +1,7 @@
 //! Stories of the engine, told over a log and a store in memory.
 
 mod on_postgres;
+mod repairs;
 pub(crate) mod rig;
 
 use std::sync::Arc;

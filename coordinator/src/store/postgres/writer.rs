@@ -80,16 +80,26 @@ impl Writer {
         let made = place.in_time(async {
             let mut connection = place.connect().await?;
             let raise = sqlx::query(statements::RAISE_LINK).bind(epoch);
-            let found = in_transaction(&place, &mut connection, raise).await?;
+            let mut found = in_transaction(&place, &mut connection, raise).await?;
+            let ours = !found.is_empty();
+            if !ours {
+                let look = sqlx::query(statements::OWNER);
+                found = in_transaction(&place, &mut connection, look).await?;
+            }
             let names = load_names(&place, &mut connection).await?;
-            Ok((connection, found, names))
+            Ok((connection, found, ours, names))
         });
         let unavailable = |why: String| CommitError::Unavailable(why);
-        let (connection, found, names) = made.await.map_err(|error| unavailable(text(&error)))?;
+        let (connection, found, ours, names) =
+            made.await.map_err(|error| unavailable(text(&error)))?;
         let Some(row) = found.first() else {
             return Err(CommitError::TakenOver);
         };
         let (owner, link) = rows::owner(row).map_err(|error| unavailable(error.to_string()))?;
+        owner.not_older(self.owner.epoch, self.owner.seq)?;
+        if !ours {
+            return Err(CommitError::TakenOver);
+        }
         self.linked = Some(Linked { connection, link });
         self.names = names;
         Ok(Some(owner))
@@ -139,7 +149,7 @@ impl Writer {
         self.disconnect().await;
         let owner = match self.link().await {
             Ok(Some(owner)) => owner,
-            Err(CommitError::TakenOver) => return Err(CommitError::TakenOver),
+            Err(error @ (CommitError::TakenOver | CommitError::Older(_))) => return Err(error),
             Ok(None) | Err(_) => {
                 self.unsure = true;
                 return Err(CommitError::Unknown(why));
@@ -214,7 +224,7 @@ impl TxWriter for Writer {
 
     async fn rows(&mut self, positions: &[Position]) -> Result<Vec<Row>, StoreError> {
         let linked = self.link().await;
-        linked.map_err(|error| StoreError::Unavailable(error.to_string()))?;
+        linked.map_err(shape::of_reading)?;
         let place = self.store.shared.place.clone();
         let Some(linked) = &mut self.linked else {
             return Err(StoreError::Unavailable("there is no connection".into()));

@@ -1,5 +1,6 @@
 //! SQLite: one writer connection with full durability, a few read-only connections beside it.
 
+mod copy;
 mod encode;
 mod names;
 mod open;
@@ -23,6 +24,7 @@ use sqlx::sqlite::{
 
 use super::model::Fault;
 use super::{Owner, StoreError, TxReader, TxStore, TxWriter};
+pub(super) use copy::copy;
 use writer::Writer;
 
 /// How a database is used.

@@ -176,6 +176,12 @@ impl TxWriter for Writer {
     }
 
     async fn rows(&mut self, positions: &[Position]) -> Result<Vec<Row>, StoreError> {
+        if self.connection.is_none() {
+            // The file may be another by now.
+            let found = self.read_owner().await?;
+            let fits = found.not_older(self.owner.epoch, self.owner.seq);
+            fits.map_err(shape::of_reading)?;
+        }
         let connection = self
             .connection()
             .await

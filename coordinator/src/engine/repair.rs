@@ -1,0 +1,210 @@
+//! A repair: gives a database that is older than the log the decisions of which the log has records.
+//!
+//! Whatever was delivered has its final in the log, and so has every rollback that was answered its echo, unless a crash took
+//! the log's end with it. A repair writes those decisions under their numbers, with their events and seals; the next start
+//! does the rest: rows of half messages that are open, and the watermark.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use mq_core::clock::Clock;
+use mq_core::log::layout::SEGMENT_HEADER_BYTES;
+use mq_core::log::{Log, Position, Stored};
+use mq_core::random::Random;
+use mq_core::wire::record::RecordView;
+
+use super::half;
+use super::ledger::{Answer, Ledger, Now, Request, What};
+use super::recovery::{self, StartError};
+use super::settings::Settings;
+use crate::store::{Owner, TxReader, TxStore};
+use crate::transaction::{Actor, Decision, TransactionId};
+
+/// Decisions written at a time.
+const CHUNK: usize = 500;
+
+/// A decision that stands in the log and not in the database.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Told {
+    id: TransactionId,
+    half: Position,
+    decision: Decision,
+    record: Position,
+}
+
+/// What a database lacks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lacking {
+    /// The last batch that the log has seen, and the last one of the database.
+    pub batches: (u64, u64),
+    /// Decisions by their numbers.
+    decisions: BTreeMap<u64, Told>,
+}
+
+impl Lacking {
+    /// Whether database and log agree as they are.
+    #[must_use]
+    pub fn nothing(&self) -> bool {
+        self.decisions.is_empty() && self.batches.0 <= self.batches.1
+    }
+
+    /// How many of these decisions are lacking.
+    #[must_use]
+    pub fn count(&self, decision: Decision) -> usize {
+        let told = self.decisions.values();
+        told.filter(|told| told.decision == decision).count()
+    }
+}
+
+/// Reads from the log what the database behind `reader` lacks. Changes nothing.
+///
+/// # Errors
+/// [`StartError::Mismatch`] when no repair can make the two fit: the database belongs to another log, the log is the older
+/// one, or it no longer keeps what the database lacks. Otherwise what could not be read.
+pub async fn survey(log: &dyn Log, reader: &dyn TxReader) -> Result<Lacking, StartError> {
+    let owner = reader.owner().await?.unwrap_or(Owner::of(log.id()));
+    recovery::refuse_foreign(log, &owner)?;
+    recovery::refuse_older_log(log, reader, &owner).await?;
+    let kept = log.range().start;
+    let stamped = log.stamped(half::OWNER);
+    if owner.watermark < kept && kept.0 > SEGMENT_HEADER_BYTES {
+        return Err(StartError::Mismatch(format!(
+            "the database ends at position {} and the log begins at {kept}: what stood between is deleted; \
+             restore a newer database",
+            owner.watermark
+        )));
+    }
+    let mut decisions = BTreeMap::new();
+    for stored in log.scan(owner.watermark.max(kept))? {
+        let stored = stored?;
+        let Some(mark) = stored.mark.filter(|mark| mark.owner == half::OWNER) else {
+            continue;
+        };
+        if mark.kind != half::HALF && mark.number > owner.last_decision {
+            let id = TransactionId(mark.key);
+            decisions.insert(mark.number, told(&stored, id)?);
+        }
+    }
+    Ok(Lacking {
+        batches: (stamped, owner.seq),
+        decisions,
+    })
+}
+
+/// What a repair works with.
+#[derive(Debug)]
+pub struct Parts<'a> {
+    /// The log, recovered.
+    pub log: &'a Arc<dyn Log>,
+    /// The store.
+    pub store: &'a Arc<dyn TxStore>,
+    /// The wall clock of batches.
+    pub clock: &'a Arc<dyn Clock>,
+    /// Batch ids.
+    pub random: &'a Arc<dyn Random>,
+}
+
+/// Writes what is `lacking`, and tells `done` how many decisions are written so far. What was written when it is interrupted
+/// stays; another survey finds the rest.
+///
+/// # Errors
+/// [`StartError::Mismatch`] when the database has decided something else meanwhile; otherwise what cannot be read or written.
+pub async fn repair(
+    parts: &Parts<'_>,
+    lacking: &Lacking,
+    mut done: impl FnMut(usize),
+) -> Result<(), StartError> {
+    if lacking.nothing() {
+        return Ok(());
+    }
+    let settings = Settings::default();
+    let (mut writer, owner) = parts.store.take_over(parts.log.id()).await?;
+    let mut ledger = Ledger::new(owner, settings.recorded_contradictions);
+    let all: Vec<(u64, Told)> = lacking.decisions.iter().map(|(n, t)| (*n, *t)).collect();
+    let mut chunks: Vec<&[(u64, Told)]> = all.chunks(CHUNK).collect();
+    if chunks.is_empty() {
+        // The number alone is missing.
+        chunks.push(&[]);
+    }
+    let mut written = 0;
+    for chunk in chunks {
+        let mut requests = Vec::with_capacity(chunk.len());
+        for (number, told) in chunk {
+            requests.push(request(parts, &settings, *number, told)?);
+        }
+        let positions: Vec<Position> = chunk.iter().map(|(_, told)| told.half).collect();
+        let rows = writer.rows(&positions).await?;
+        let rows = rows.into_iter().map(|row| (row.half.position, row));
+        ledger.skip(lacking.batches.0);
+        let now = Now {
+            at: parts.log.now(),
+            wall_ms: parts.clock.wall_ms(),
+            batch: parts.random.next_u128(),
+        };
+        let plan = ledger.plan(now, &requests, rows.collect(), Duration::ZERO, |_, at| at);
+        let contradicted = chunk.iter().zip(&plan.answers);
+        let mut contradicted =
+            contradicted.filter(|(_, answer)| !matches!(answer, Answer::DecidedNow(_)));
+        if let Some(((number, told), _)) = contradicted.next() {
+            return Err(StartError::Mismatch(format!(
+                "decision {number} of the log, about transaction {}, contradicts the database, which went on by itself; \
+                 restore another database",
+                told.id
+            )));
+        }
+        writer.commit(&plan.batch).await?;
+        ledger.committed(&plan);
+        written += chunk.len();
+        done(written);
+    }
+    writer.close().await;
+    parts.log.stamp(half::OWNER, ledger.owner().seq);
+    Ok(())
+}
+
+/// The decision whose record is `stored`.
+fn told(stored: &Stored, id: TransactionId) -> Result<Told, StartError> {
+    let wrong = |why| half::NotAHalf {
+        position: stored.position,
+        why,
+    };
+    let (decision, half) = if stored.is_message {
+        let view = RecordView::parse(&stored.bytes);
+        let view = view.map_err(|_| wrong("it is not a message record"))?;
+        (Decision::Commit, view.prepared_position)
+    } else {
+        let position = stored.bytes.first_chunk::<8>();
+        let position = position.ok_or_else(|| wrong("its echo names no position"))?;
+        (Decision::RollBack, u64::from_be_bytes(*position))
+    };
+    Ok(Told {
+        id,
+        half: Position(half),
+        decision,
+        record: stored.position,
+    })
+}
+
+fn request(
+    parts: &Parts<'_>,
+    settings: &Settings,
+    number: u64,
+    told: &Told,
+) -> Result<Request, StartError> {
+    let stored = parts.log.read(told.half)?;
+    let (half, _) = recovery::decode(&stored, settings)?;
+    if half.id != told.id {
+        let position = told.half;
+        let why = "it is another transaction's than its decision says";
+        return Err(half::NotAHalf { position, why }.into());
+    }
+    let decision = told.decision;
+    Ok(Request {
+        half,
+        what: What::Rebuild { decision, number },
+        actor: Actor::Recovery,
+        source: "".into(),
+        evidence: format!("the record of the decision at position {}", told.record),
+    })
+}

@@ -1,0 +1,117 @@
+//! What a database or a log was at one moment, to be put back later.
+
+use std::fs;
+use std::path::Path;
+
+use coordinator::embedded::{DATABASE_FILE, LOG_FOLDER};
+use sqlx::postgres::{PgConnectOptions, PgConnection};
+use sqlx::{AssertSqlSafe, ConnectOptions as _, Executor as _, Row as _};
+use tempfile::TempDir;
+
+use crate::crash::runs::{Runs, copy};
+
+/// The coordinator's database.
+pub(super) enum KeptDatabase {
+    /// Copies of its files.
+    Files(TempDir),
+    /// Copies of its tables, in a schema of their own.
+    Tables(Vec<String>),
+}
+
+impl KeptDatabase {
+    /// As it is now; a file must not be in use.
+    pub(super) async fn of(runs: &Runs) -> Self {
+        let Some(url) = runs.postgres() else {
+            let folder = tempfile::tempdir().expect("a temporary folder can be made");
+            files(&runs.data(), folder.path());
+            return Self::Files(folder);
+        };
+        let mut connection = connect(url).await;
+        let rows = connection
+            .fetch_all("SELECT tablename::text FROM pg_tables WHERE schemaname = 'halfmoon'")
+            .await
+            .expect("readable");
+        let tables: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
+        let mut sql = "BEGIN ISOLATION LEVEL REPEATABLE READ; CREATE SCHEMA kept;".to_owned();
+        for table in &tables {
+            sql += &format!("CREATE TABLE kept.{table} AS TABLE halfmoon.{table};");
+        }
+        run(&mut connection, sql + "COMMIT").await;
+        Self::Tables(tables)
+    }
+
+    /// Puts it back; nobody uses the database.
+    pub(super) async fn put_back(self, runs: &Runs) {
+        match (self, runs.postgres()) {
+            (Self::Files(folder), _) => {
+                remove(&runs.data());
+                files(folder.path(), &runs.data());
+            }
+            (Self::Tables(tables), Some(url)) => {
+                let mut connection = connect(url).await;
+                // Without the triggers that keep the application from this.
+                let mut sql = "BEGIN; SET LOCAL session_replication_role = replica;".to_owned();
+                for table in tables {
+                    sql += &format!(
+                        "DELETE FROM halfmoon.{table}; INSERT INTO halfmoon.{table} SELECT * FROM kept.{table};"
+                    );
+                }
+                run(&mut connection, sql + "COMMIT").await;
+            }
+            (Self::Tables(_), None) => unreachable!("tables were copied in Postgres"),
+        }
+    }
+}
+
+/// The folder of the log.
+pub(super) struct KeptLog(TempDir);
+
+impl KeptLog {
+    /// As it is now; nobody uses it.
+    pub(super) fn of(runs: &Runs) -> Self {
+        let folder = tempfile::tempdir().expect("a temporary folder can be made");
+        copy(&runs.data().join(LOG_FOLDER), folder.path());
+        Self(folder)
+    }
+
+    /// Puts it in the place of the log of `runs`.
+    pub(super) fn put_back(&self, runs: &Runs) {
+        let log = runs.data().join(LOG_FOLDER);
+        fs::remove_dir_all(&log).expect("it is there");
+        copy(self.0.path(), &log);
+    }
+}
+
+async fn connect(url: &str) -> PgConnection {
+    let options: PgConnectOptions = url.parse().expect("a URL");
+    let options = options.disable_statement_logging();
+    options.connect().await.expect("the server is running")
+}
+
+async fn run(connection: &mut PgConnection, sql: String) {
+    let run = sqlx::raw_sql(AssertSqlSafe(sql)).execute(connection).await;
+    run.expect("the tables are there");
+}
+
+/// Copies the database's files.
+fn files(from: &Path, to: &Path) {
+    for entry in fs::read_dir(from).expect("readable").flatten() {
+        let name = entry.file_name();
+        if name.to_string_lossy().starts_with(DATABASE_FILE) {
+            fs::copy(entry.path(), to.join(name)).expect("copied");
+        }
+    }
+}
+
+/// Removes the database's files.
+fn remove(folder: &Path) {
+    for entry in fs::read_dir(folder).expect("readable").flatten() {
+        if entry
+            .file_name()
+            .to_string_lossy()
+            .starts_with(DATABASE_FILE)
+        {
+            fs::remove_file(entry.path()).expect("removed");
+        }
+    }
+}
