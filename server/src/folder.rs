@@ -52,7 +52,6 @@ impl Folder {
     /// # Errors
     /// [`Failure::Environment`]: it is not a data folder, a process works in it, or it cannot be opened.
     pub async fn open(&self) -> Result<Embedded, Failure> {
-        let folder = self.data.display();
         let database = self.existing_database()?;
         if database
             .file()

@@ -65,7 +65,9 @@ impl Books {
         }
         match event.to {
             Step::Committed | Step::RolledBack => {
-                self.decisions += 1;
+                self.decisions = event
+                    .decision_after(self.decisions)
+                    .unwrap_or(self.decisions);
                 let at = event.then_at.unwrap_or(event.at).0;
                 let (state, number) = (event.to as u8, self.decisions);
                 self.add(id, &Fact::Decided { state, at, number }, 1);
@@ -189,7 +191,9 @@ impl Suspects {
 
     /// Notes what an event tells. All events come again, in order, from the first on.
     pub fn tell(&mut self, event: &Event) {
-        self.decisions += u64::from(event.to.is_decision());
+        self.decisions = event
+            .decision_after(self.decisions)
+            .unwrap_or(self.decisions);
         if !self.includes(event.transaction) {
             return;
         }

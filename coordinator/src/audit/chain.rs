@@ -61,8 +61,6 @@ pub struct Chain {
     next_event: u64,
     published: u64,
     decisions: u64,
-    /// A repair has been here: it may have skipped numbers of decisions.
-    repaired: bool,
 }
 
 impl Chain {
@@ -76,7 +74,7 @@ impl Chain {
         }
     }
 
-    /// How many decisions the events so far tell of.
+    /// The number of the last decision that the events so far tell of.
     #[must_use]
     pub const fn decisions(&self) -> u64 {
         self.decisions
@@ -90,9 +88,7 @@ impl Chain {
 
     /// Looks at the next seal with the `events` whose numbers it claims, in order, and adds what is wrong to `breaks`.
     pub fn add(&mut self, seal: &Seal, events: &[Event], breaks: &mut Vec<Break>) {
-        if self.repairs(seal) {
-            self.repaired = true;
-        } else if seal.seq != self.seq + 1 {
+        if seal.seq != self.seq + 1 && !self.repairs(seal) {
             let missing = self.seq.saturating_add(1)..seal.seq;
             breaks.extend(missing.take(MOST_MISSING).map(Break::SealMissing));
             self.head = None;
@@ -114,7 +110,11 @@ impl Chain {
         if changed {
             breaks.push(Break::SealChanged(seal.seq));
         }
-        self.decisions += events.iter().filter(|e| e.to.is_decision()).count() as u64;
+        for event in events {
+            self.decisions = event
+                .decision_after(self.decisions)
+                .unwrap_or(self.decisions);
+        }
         self.head = Some(seal.hash);
         self.seq = seal.seq;
         self.next_event = self
@@ -186,13 +186,11 @@ impl Chain {
             number(owner.next_event),
             number(self.next_event),
         );
-        if !self.repaired || owner.last_decision < self.decisions {
-            compare(
-                "last_decision",
-                number(owner.last_decision),
-                number(self.decisions),
-            );
-        }
+        compare(
+            "last_decision",
+            number(owner.last_decision),
+            number(self.decisions),
+        );
         breaks
     }
 }

@@ -8,6 +8,7 @@ pub mod why;
 use std::sync::Arc;
 
 use mq_core::clock::ServerTime;
+use mq_core::log::Position;
 
 use crate::transaction::{Actor, TransactionId};
 
@@ -100,4 +101,28 @@ pub struct Event {
     pub source: Arc<str>,
     /// Everything else that proves it: marker value, request, reason. At most 512 bytes, often empty.
     pub evidence: String,
+}
+
+/// How the evidence of a decision begins that a repair has written again: its number follows.
+const DECISION: &str = "decision ";
+
+impl Event {
+    /// The number of the decision that this event tells of, `last` being the number of the one before; `None` if it tells of
+    /// none. Decisions are numbered without gaps, but where a repair says another number.
+    #[must_use]
+    pub fn decision_after(&self, last: u64) -> Option<u64> {
+        if !self.to.is_decision() {
+            return None;
+        }
+        let recovered = Some(self).filter(|event| event.actor == Actor::Recovery);
+        let said = recovered.and_then(|event| event.evidence.strip_prefix(DECISION));
+        let said = said.and_then(|said| said.split(' ').next()?.parse().ok());
+        Some(said.unwrap_or_else(|| last.saturating_add(1)))
+    }
+}
+
+/// The evidence of decision `number` that a repair found at position `record` of the log.
+#[must_use]
+pub(crate) fn repaired(number: u64, record: Position) -> String {
+    format!("{DECISION}{number} of the log, at position {record}")
 }

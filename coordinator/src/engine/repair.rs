@@ -18,6 +18,7 @@ use super::half;
 use super::ledger::{Answer, Ledger, Now, Request, What};
 use super::recovery::{self, StartError};
 use super::settings::Settings;
+use crate::audit;
 use crate::store::{Owner, TxReader, TxStore};
 use crate::transaction::{Actor, Decision, TransactionId};
 
@@ -205,6 +206,6 @@ fn request(
         what: What::Rebuild { decision, number },
         actor: Actor::Recovery,
         source: "".into(),
-        evidence: format!("the record of the decision at position {}", told.record),
+        evidence: audit::repaired(number, told.record),
     })
 }

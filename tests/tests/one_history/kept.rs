@@ -5,17 +5,28 @@ use std::path::Path;
 
 use coordinator::embedded::{DATABASE_FILE, LOG_FOLDER};
 use sqlx::postgres::{PgConnectOptions, PgConnection};
-use sqlx::{AssertSqlSafe, ConnectOptions as _, Executor as _, Row as _};
+use sqlx::{AssertSqlSafe, ConnectOptions as _};
 use tempfile::TempDir;
 
 use crate::crash::runs::{Runs, copy};
+
+/// The coordinator's tables in Postgres; the service's own are in the same database.
+const TABLES: [&str; 7] = [
+    "name",
+    "identity",
+    "tx",
+    "unpublished",
+    "audit",
+    "seal",
+    "owner",
+];
 
 /// The coordinator's database.
 pub(super) enum KeptDatabase {
     /// Copies of its files.
     Files(TempDir),
     /// Copies of its tables, in a schema of their own.
-    Tables(Vec<String>),
+    Tables,
 }
 
 impl KeptDatabase {
@@ -27,17 +38,12 @@ impl KeptDatabase {
             return Self::Files(folder);
         };
         let mut connection = connect(url).await;
-        let rows = connection
-            .fetch_all("SELECT tablename::text FROM pg_tables WHERE schemaname = 'halfmoon'")
-            .await
-            .expect("readable");
-        let tables: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
         let mut sql = "BEGIN ISOLATION LEVEL REPEATABLE READ; CREATE SCHEMA kept;".to_owned();
-        for table in &tables {
+        for table in TABLES {
             sql += &format!("CREATE TABLE kept.{table} AS TABLE halfmoon.{table};");
         }
         run(&mut connection, sql + "COMMIT").await;
-        Self::Tables(tables)
+        Self::Tables
     }
 
     /// Puts it back; nobody uses the database.
@@ -47,18 +53,18 @@ impl KeptDatabase {
                 remove(&runs.data());
                 files(folder.path(), &runs.data());
             }
-            (Self::Tables(tables), Some(url)) => {
+            (Self::Tables, Some(url)) => {
                 let mut connection = connect(url).await;
                 // Without the triggers that keep the application from this.
                 let mut sql = "BEGIN; SET LOCAL session_replication_role = replica;".to_owned();
-                for table in tables {
+                for table in TABLES {
                     sql += &format!(
                         "DELETE FROM halfmoon.{table}; INSERT INTO halfmoon.{table} SELECT * FROM kept.{table};"
                     );
                 }
                 run(&mut connection, sql + "COMMIT").await;
             }
-            (Self::Tables(_), None) => unreachable!("tables were copied in Postgres"),
+            (Self::Tables, None) => unreachable!("tables were copied in Postgres"),
         }
     }
 }

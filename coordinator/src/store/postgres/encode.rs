@@ -50,6 +50,7 @@ pub(super) fn batch(
     add(&mut arguments, seal.leaves.clone());
     add(&mut arguments, changes.of_rows.len() as i64);
     add(&mut arguments, changes.published.len() as i64);
+    add(&mut arguments, int(after.seq));
     arguments
 }
 

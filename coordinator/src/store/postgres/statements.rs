@@ -4,7 +4,7 @@
 /// written. A part that reads what another has written hangs on that, too, since they have no other order.
 pub(super) const BATCH: &str = "\
 WITH o AS (
-  UPDATE halfmoon.owner SET seq = seq + 1, batch = $4::uuid, watermark = $5::bigint, published = $6::bigint,
+  UPDATE halfmoon.owner SET seq = $56::bigint, batch = $4::uuid, watermark = $5::bigint, published = $6::bigint,
     last_decision = $7::bigint, next_event = $8::bigint, head = $9::bytea
   WHERE one = 1 AND epoch = $1::bigint AND link = $2::bigint AND seq = $3::bigint RETURNING seq
 ), texts AS (

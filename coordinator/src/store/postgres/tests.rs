@@ -191,7 +191,7 @@ async fn the_indexes_carry_the_writer_and_the_sweep() {
         .await
         .unwrap();
     for (number, (sql, parameters, used)) in [
-        (statements::BATCH, 55, "tx_pos"),
+        (statements::BATCH, 56, "tx_pos"),
         (reader::DUE, 5, "using tx_open"),
         (reader::OPEN_OF, 3, "using tx_sender"),
         (reader::DECIDED_AFTER, 2, "using tx_decision"),

@@ -45,7 +45,7 @@ pub(super) const fn int(number: u64) -> i64 {
 
 /// The arguments of [`super::statements::BEGIN`].
 pub(super) fn begin(call: &mut Call, owner: &Owner, after: &Owner) {
-    for number in [owner.epoch, owner.seq] {
+    for number in [owner.epoch, owner.seq, after.seq] {
         call.add(int(number));
     }
     call.add(&after.batch.to_be_bytes()[..]);

@@ -10,7 +10,7 @@ pub(super) const CHUNKS: [usize; 4] = [256, 128, 64, 32];
 
 /// Begins a batch. A writer that no longer owns the store makes `seq` NULL, which the table refuses, so that nothing
 /// behind it runs.
-pub(super) const BEGIN: &str = "BEGIN IMMEDIATE; UPDATE owner SET seq = CASE WHEN epoch = ? AND seq = ? THEN seq + 1 END, \
+pub(super) const BEGIN: &str = "BEGIN IMMEDIATE; UPDATE owner SET seq = CASE WHEN epoch = ? AND seq = ? THEN ? END, \
 batch = ?, watermark = ?, published = ?, last_decision = ?, next_event = ?, head = ? WHERE one = 1; ";
 
 /// Ends a batch.
