@@ -12,12 +12,9 @@ use coordinator::embedded::{DATABASE_FILE, Embedded, Settings};
 use coordinator::engine::Coordinator;
 use coordinator::marker::databases::Markers;
 use coordinator::steps;
-use coordinator::store::StoreError;
 use coordinator::store::database::Database;
-use coordinator::store::postgres::server::{create_database, drop_database};
 use mq_core::broker::Broker;
 use mq_core::client::Builder;
-use mq_core::clock::{Clock as _, SystemClock};
 use sqlx::{Postgres, Sqlite};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -25,12 +22,13 @@ use tokio::task::JoinSet;
 use crate::process;
 use crate::shop::catalog::{Catalog, ORDERS, Order};
 use crate::shop::databases::{self, Databases, Layout};
-use crate::shop::kinds::Kind;
+use crate::shop::kinds::{Kind, postgres_url};
 use crate::shop::orders::{self, Orders};
 use crate::shop::payments::{self, Payments};
 use crate::shop::reconcile::{Books, Check, Summary};
 use crate::shop::serving::{Service, serve};
 use crate::shop::seven_steps::{self, Story};
+use crate::shop::stay::Stay;
 use crate::shop::stock::{self, Stock};
 use crate::shop::till::Till;
 use crate::shop::{progress, report, rules};
@@ -67,16 +65,6 @@ pub struct Args {
     /// Kill this process with SIGKILL at the N-th time it comes to this step; `list` shows all steps
     #[arg(long, value_name = "STEP[:N]")]
     pub crash_at: Option<String>,
-}
-
-fn postgres_url(url: &str) -> Result<String, String> {
-    let database: Database = url.parse()?;
-    if let Database::Postgres(url) = database {
-        return Ok(url);
-    }
-    Err(format!(
-        "{database} is no Postgres database; write postgres://USER@HOST/DATABASE"
-    ))
 }
 
 /// Why a run did not come to its end.
@@ -174,49 +162,25 @@ fn one_line(text: &str) -> String {
 /// # Errors
 /// [`RunError`]. A temporary folder is kept then, and named, and so is a temporary database.
 pub async fn run(args: &Args) -> Result<Outcome, RunError> {
-    if let Some(folder) = &args.data {
-        return run_in(folder, args.postgres.clone(), args.orders).await;
-    }
-    let folder = tempfile::Builder::new()
-        .prefix("halfmoon-shop-")
-        .tempdir()
-        .map_err(|error| RunError::Unusable(format!("no temporary folder: {error}")))?;
-    let Some(server) = &args.postgres else {
-        let outcome = run_in(folder.path(), None, args.orders).await;
-        if !outcome.as_ref().is_ok_and(Outcome::adds_up) {
-            eprintln!("everything is kept in {}", folder.keep().display());
-        }
-        return outcome;
-    };
-    let name = format!(
-        "halfmoon_shop_{}_{}",
-        std::process::id(),
-        SystemClock::new().wall_ms()
-    );
-    let unusable = |error: StoreError| RunError::Unusable(error.to_string());
-    let database = create_database(server, &name).await.map_err(unusable)?;
-    let outcome = run_in(folder.path(), Some(database), args.orders).await;
-    if outcome.as_ref().is_ok_and(Outcome::adds_up) {
-        drop_database(server, &name).await.map_err(unusable)?;
-    } else {
-        eprintln!(
-            "everything is kept in {} and in the database {name}",
-            folder.keep().display()
-        );
-    }
+    let unusable = |error: anyhow::Error| RunError::Unusable(format!("{error:#}"));
+    let stay = Stay::of(args.data.as_deref(), args.postgres.as_deref()).await;
+    let stay = stay.map_err(unusable)?;
+    let outcome = run_in(stay.folder(), stay.postgres(), args.orders).await;
+    let well = outcome.as_ref().is_ok_and(Outcome::adds_up);
+    stay.end(well).await.map_err(unusable)?;
     outcome
 }
 
 /// Runs it over the log in `folder` and the databases in the folder, or else in Postgres.
-async fn run_in(folder: &Path, postgres: Option<String>, count: u64) -> Result<Outcome, RunError> {
+async fn run_in(folder: &Path, postgres: Option<&str>, count: u64) -> Result<Outcome, RunError> {
     match postgres {
         None => {
             let coordinator = folder.join(DATABASE_FILE).into();
             run_on::<Sqlite>(folder, &folder.join(SHOPS_FOLDER), coordinator, count).await
         }
         Some(url) => {
-            let coordinator = Database::Postgres(url.clone());
-            run_on::<Postgres>(folder, &url, coordinator, count).await
+            let coordinator = Database::Postgres(url.to_owned());
+            run_on::<Postgres>(folder, &url.to_owned(), coordinator, count).await
         }
     }
 }

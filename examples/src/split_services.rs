@@ -26,9 +26,11 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Args, CommandFactory, FromArgMatches as _, Parser, Subcommand};
+use sqlx::{Postgres, Sqlite};
 
 use crate::process;
 use crate::shop::databases::Layout;
+use crate::shop::kinds::{Kind, postgres_url};
 
 /// A shop of processes, as one example shows it.
 #[derive(Debug, Clone, Copy)]
@@ -76,7 +78,8 @@ By hand, each in a terminal of its own:
   curl -i -H 'content-type: application/json' http://127.0.0.1:8090/orders -d \\
     '{\"id\":1,\"customer\":\"ALFKI\",\"ordered_on\":\"2026-01-31\",\"freight_cents\":500,
       \"lines\":[{\"product\":1,\"quantity\":10,\"unit_price_cents\":1800,\"discount_percent\":0}]}'
-  curl http://127.0.0.1:8090/orders/1";
+  curl http://127.0.0.1:8090/orders/1
+In Postgres: `halfmoon server --data shop/server --database URL`, and each service with `--postgres URL`.";
 
 impl CommandLine {
     /// Reads the arguments of the program; wrong ones end it with status 2.
@@ -120,6 +123,21 @@ enum Command {
     },
 }
 
+impl Command {
+    /// Where the service finds what it needs; `None` for what is no service.
+    const fn place(&self) -> Option<&Place> {
+        match self {
+            Self::Order { place, .. } | Self::Stock { place } | Self::Payment { place } => {
+                Some(place)
+            }
+            Self::Server { .. } => None,
+        }
+    }
+}
+
+/// The variable that says the same as `--postgres`, and that other users of the machine cannot read.
+pub const POSTGRES: &str = "SHOP_POSTGRES";
+
 /// Where a service finds what it needs.
 #[derive(Debug, Clone, Args)]
 pub struct Place {
@@ -135,6 +153,9 @@ pub struct Place {
         default_value = "127.0.0.1:9876"
     )]
     pub nameserver: String,
+    /// Keep its tables in this Postgres database, a schema for each of its databases; the folder is not used then
+    #[arg(long, value_name = "URL", env = POSTGRES, hide_env_values = true, value_parser = postgres_url)]
+    pub postgres: Option<String>,
     /// Ends as soon as the standard input does: whoever started it is gone
     #[arg(long, hide = true)]
     pub with_parent: bool,
@@ -167,12 +188,28 @@ pub fn main(scene: &Scene) -> ExitCode {
 }
 
 async fn start(command: Option<Command>, all: &run::Arguments, layout: Layout) -> Result<ExitCode> {
-    match command {
-        None => return run::all(all, layout).await,
-        Some(Command::Order { place, listen }) => service::order(&place, layout, listen).await?,
-        Some(Command::Stock { place }) => service::stock(&place, layout).await?,
-        Some(Command::Payment { place }) => service::payment(&place, layout).await?,
-        Some(Command::Server { .. }) => {}
+    let Some(command) = command else {
+        return run::all(all, layout).await;
+    };
+    if let Some(place) = command.place() {
+        match &place.postgres {
+            None => {
+                let folder = place.data.join(service::SHOPS_FOLDER);
+                serve::<Sqlite>(&command, &folder, layout).await?;
+            }
+            Some(url) => serve::<Postgres>(&command, url, layout).await?,
+        }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+async fn serve<DB: Kind>(command: &Command, home: &DB::Home, layout: Layout) -> Result<()> {
+    match command {
+        Command::Order { place, listen } => {
+            service::order::<DB>(place, home, layout, *listen).await
+        }
+        Command::Stock { place } => service::stock::<DB>(place, home, layout).await,
+        Command::Payment { place } => service::payment::<DB>(place, home, layout).await,
+        Command::Server { .. } => Ok(()),
+    }
 }

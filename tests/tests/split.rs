@@ -26,8 +26,9 @@ fn run(program: &str, arguments: &[&str], kill: &Kill) -> Ended {
 }
 
 /// Runs it with kills; prints who decided, how many and how fast, for whoever runs the tests to read.
-fn killed_at_random_moments(program: &str, orders: &str, kills: &str) {
-    let arguments = ["--orders", orders, "--kills", kills, "--seed", "7"];
+fn killed_at_random_moments(program: &str, orders: &str, kills: &str, more: &[&str]) {
+    let mut arguments = vec!["--orders", orders, "--kills", kills, "--seed", "7"];
+    arguments.extend(more);
     let ended = run(program, &arguments, &Kill::Never);
     assert!(ended.status.success(), "{}", ended.told());
     let line = ended.last_line();
@@ -46,28 +47,38 @@ fn killed_at_random_moments(program: &str, orders: &str, kills: &str) {
     println!("{}", table.cloned().collect::<Vec<_>>().join("\n"));
 }
 
-fn full() -> bool {
-    std::env::var_os("HALFMOON_FULL").is_some()
+/// How many orders and kills: the long form is for whoever has an hour.
+fn measure(orders: &'static str, kills: &'static str) -> (&'static str, &'static str) {
+    match std::env::var_os("HALFMOON_FULL") {
+        Some(_) => ("2000", "500"),
+        None => (orders, kills),
+    }
 }
 
 #[test]
 fn services_that_are_killed_at_random_moments_agree_in_the_end() {
-    let (orders, kills) = if full() {
-        ("2000", "500")
-    } else {
-        ("200", "20")
-    };
-    killed_at_random_moments(SPLIT, orders, kills);
+    let (orders, kills) = measure("200", "20");
+    killed_at_random_moments(SPLIT, orders, kills, &[]);
 }
 
 #[test]
 fn services_with_sharded_databases_agree_in_the_end() {
-    let (orders, kills) = if full() {
-        ("2000", "500")
-    } else {
-        ("150", "10")
-    };
-    killed_at_random_moments(SHARDED, orders, kills);
+    let (orders, kills) = measure("150", "10");
+    killed_at_random_moments(SHARDED, orders, kills, &[]);
+}
+
+#[tokio::test]
+async fn on_postgres_services_that_are_killed_at_random_moments_agree_in_the_end() {
+    let (orders, kills) = measure("150", "15");
+    let url = private_postgres::url_of(&private_postgres::database().await);
+    killed_at_random_moments(SPLIT, orders, kills, &["--postgres", &url]);
+}
+
+#[tokio::test]
+async fn on_postgres_services_with_sharded_databases_agree_in_the_end() {
+    let (orders, kills) = measure("100", "10");
+    let url = private_postgres::url_of(&private_postgres::database().await);
+    killed_at_random_moments(SHARDED, orders, kills, &["--postgres", &url]);
 }
 
 #[test]

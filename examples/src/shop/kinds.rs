@@ -14,6 +14,20 @@ use sqlx::{Arguments as _, Encode, FromRow, Pool, Type};
 
 use super::databases::Layout;
 
+/// Reads the value of an option `--postgres`.
+///
+/// # Errors
+/// It is no URL of a Postgres database; says how one is written.
+pub fn postgres_url(url: &str) -> Result<String, String> {
+    let database: Database = url.parse()?;
+    if let Database::Postgres(url) = database {
+        return Ok(url);
+    }
+    Err(format!(
+        "{database} is no Postgres database; write postgres://USER@HOST/DATABASE"
+    ))
+}
+
 /// Which tables a database of the shop holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Tables {

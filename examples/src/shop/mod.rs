@@ -23,6 +23,7 @@
 //! | [`events`] | topics, tags and bodies of the messages |
 //! | [`kinds`] | what differs between SQLite and Postgres |
 //! | [`databases`] | the services' databases: how many, and the pools that lead to them |
+//! | [`stay`] | the folder and database where a shop stays, kept or temporary |
 //! | [`serving`] | a service's loop: take deliveries, a few at a time, and settle them |
 //! | [`orders`], [`stock`], [`payments`] | the three services |
 //! | [`till`] | an instance of the order service that dies before its word about a transaction reaches the coordinator |
@@ -43,5 +44,6 @@ pub mod report;
 pub mod rules;
 pub mod serving;
 pub mod seven_steps;
+pub mod stay;
 pub mod stock;
 pub mod till;

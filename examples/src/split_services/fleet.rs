@@ -21,17 +21,17 @@ pub struct Fleet {
 }
 
 impl Fleet {
-    /// Starts everything over `folder`.
+    /// Starts everything over `folder`, with every table in the Postgres database if there is one.
     ///
     /// # Errors
     /// A process cannot be started or is not ready in time.
-    pub async fn start(folder: &Path) -> Result<Self> {
+    pub async fn start(folder: &Path, postgres: Option<&str>) -> Result<Self> {
         let mut fleet = Self {
             program: std::env::current_exe().context("this program cannot be found")?,
             processes: Vec::new(),
             instances: watch::Sender::new(Vec::new()),
         };
-        for plan in plans(folder)? {
+        for plan in plans(folder, postgres)? {
             let process = Process::start(&fleet.program, plan).await?;
             fleet.processes.push(process);
         }

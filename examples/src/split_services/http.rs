@@ -21,6 +21,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::shop::catalog::Order;
+use crate::shop::kinds::Kind;
 use crate::shop::orders::{Orders, Placing};
 
 /// Customers that order at a time.
@@ -38,14 +39,14 @@ const LONGEST_ANSWER: usize = 64 << 10;
 ///
 /// # Errors
 /// The listener fails.
-pub async fn serve(
+pub async fn serve<DB: Kind>(
     listener: TcpListener,
-    orders: Orders,
+    orders: Orders<DB>,
     mut stop: watch::Receiver<bool>,
 ) -> Result<()> {
     let routes = Router::new()
-        .route("/orders", post(place))
-        .route("/orders/{id}", get(look))
+        .route("/orders", post(place::<DB>))
+        .route("/orders/{id}", get(look::<DB>))
         .with_state(orders);
     let told = async move {
         let _ = stop.wait_for(|stop| *stop).await;
@@ -55,8 +56,8 @@ pub async fn serve(
 }
 
 /// 201 when it is placed now, 200 when it was known, 422 when it breaks a rule, 503 when it is to be given again.
-async fn place(
-    State(orders): State<Orders>,
+async fn place<DB: Kind>(
+    State(orders): State<Orders<DB>>,
     Json(order): Json<Order>,
 ) -> (StatusCode, Json<Value>) {
     // In a task of its own: a customer who hangs up does not cut it off in the middle.
@@ -75,7 +76,10 @@ async fn place(
     (code, Json(json!({ "order": id, "status": told })))
 }
 
-async fn look(State(orders): State<Orders>, Path(id): Path<i64>) -> (StatusCode, Json<Value>) {
+async fn look<DB: Kind>(
+    State(orders): State<Orders<DB>>,
+    Path(id): Path<i64>,
+) -> (StatusCode, Json<Value>) {
     let (code, status) = match orders.status(id).await {
         Ok(Some(status)) => (StatusCode::OK, status),
         Ok(None) => (StatusCode::NOT_FOUND, "nobody has placed it".into()),

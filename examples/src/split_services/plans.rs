@@ -5,6 +5,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 
+use super::POSTGRES;
 use super::processes::Plan;
 
 /// Folder of the server inside the data folder.
@@ -12,11 +13,11 @@ pub const SERVER_FOLDER: &str = "server";
 /// What people call the server.
 pub const SERVER: &str = "the server";
 
-/// What is started, in this order.
+/// What is started, in this order: over `folder`, with every table in the Postgres database if there is one.
 ///
 /// # Errors
 /// The folder's path is not UTF-8, or no port is free.
-pub fn plans(folder: &Path) -> Result<Vec<Plan>> {
+pub fn plans(folder: &Path, postgres: Option<&str>) -> Result<Vec<Plan>> {
     let path = |path: &Path| {
         path.to_str()
             .map(str::to_owned)
@@ -25,6 +26,8 @@ pub fn plans(folder: &Path) -> Result<Vec<Plan>> {
     let (nameserver, broker) = (free_port()?, free_broker_port()?);
     let nameserver = SocketAddr::from((Ipv4Addr::LOCALHOST, nameserver)).to_string();
     let broker = SocketAddr::from((Ipv4Addr::LOCALHOST, broker)).to_string();
+    // Not as arguments: everybody on the machine may read those, and a URL may hold a password.
+    let database = |name| postgres.map(|url| (name, url.to_owned()));
     let server = Plan {
         name: SERVER,
         arguments: vec![
@@ -32,10 +35,13 @@ pub fn plans(folder: &Path) -> Result<Vec<Plan>> {
             "--data".into(),
             path(&folder.join(SERVER_FOLDER))?,
         ],
-        variables: vec![
+        variables: [
             ("HALFMOON_NAMESERVER_LISTEN", nameserver.clone()),
             ("HALFMOON_BROKER_LISTEN", broker),
-        ],
+        ]
+        .into_iter()
+        .chain(database("HALFMOON_DATABASE"))
+        .collect(),
     };
     let folder = path(folder)?;
     let service = |name, command: &str| {
@@ -52,7 +58,7 @@ pub fn plans(folder: &Path) -> Result<Vec<Plan>> {
         Plan {
             name,
             arguments,
-            variables: Vec::new(),
+            variables: database(POSTGRES).into_iter().collect(),
         }
     };
     Ok(vec![

@@ -1,18 +1,18 @@
 //! Everything by one command: starts server and services, feeds the orders, kills in the middle, starts again, reconciles.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use coordinator::embedded::DATABASE_FILE;
 use coordinator::store::TxReader;
 use coordinator::store::database::{Database, Options};
 use mq_core::clock::{Clock, SystemClock};
 use mq_core::random::{Random, SeededRandom};
-use sqlx::Sqlite;
+use sqlx::{Postgres, Sqlite};
 use tokio::task::JoinHandle;
 
 use super::books::Outcome;
@@ -22,8 +22,10 @@ use super::plans::SERVER_FOLDER;
 use super::service::SHOPS_FOLDER;
 use crate::shop::catalog::{Catalog, ORDERS};
 use crate::shop::databases::{Databases, Layout};
+use crate::shop::kinds::{Kind, postgres_url};
 use crate::shop::progress::{Count, Shown};
 use crate::shop::report;
+use crate::shop::stay::Stay;
 
 /// How often the databases are asked.
 const LOOK: Duration = Duration::from_millis(50);
@@ -44,6 +46,10 @@ pub struct Arguments {
     /// folder is used and removed after success
     #[arg(long, value_name = "DIR")]
     pub data: Option<PathBuf>,
+    /// Keep every table in this Postgres database, the log stays in the folder. Without --data a new database is made on the
+    /// same server, and dropped after success
+    #[arg(long, value_name = "URL", value_parser = postgres_url)]
+    pub postgres: Option<String>,
     /// Orders in total; the 830 of the data come again under ids from 100000 on
     #[arg(long, value_name = "N", default_value_t = ORDERS, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
     pub orders: u64,
@@ -60,24 +66,15 @@ pub struct Arguments {
 /// # Errors
 /// Something failed on the way, or took too long. A temporary folder is kept then, and named.
 pub async fn all(arguments: &Arguments, layout: Layout) -> Result<ExitCode> {
-    let (folder, temporary) = match &arguments.data {
-        Some(folder) => (folder.clone(), None),
-        None => {
-            let folder = tempfile::Builder::new().prefix("halfmoon-split-").tempdir();
-            let folder = folder.context("no temporary folder can be made")?;
-            (folder.path().to_path_buf(), Some(folder))
-        }
-    };
+    let stay = Stay::of(arguments.data.as_deref(), arguments.postgres.as_deref()).await?;
     let outcome = tokio::select! {
-        outcome = run(&folder, arguments, layout) => outcome,
+        outcome = run(&stay, arguments, layout) => outcome,
         _ = tokio::signal::ctrl_c() => Err(anyhow::anyhow!("stopped by Ctrl-C, with every process that was started")),
     };
     let well = outcome
         .as_ref()
         .is_ok_and(|outcome| report::adds_up(&outcome.checks));
-    if let Some(temporary) = temporary.filter(|_| !well) {
-        eprintln!("everything is kept in {}", temporary.keep().display());
-    }
+    stay.end(well).await?;
     print!("{}", outcome?.text());
     Ok(if well {
         ExitCode::SUCCESS
@@ -86,14 +83,32 @@ pub async fn all(arguments: &Arguments, layout: Layout) -> Result<ExitCode> {
     })
 }
 
-async fn run(folder: &Path, arguments: &Arguments, layout: Layout) -> Result<Outcome> {
-    let catalog = Catalog::northwind()?;
-    let shops = folder.join(SHOPS_FOLDER);
-    let databases = Databases::<Sqlite>::open(&shops, layout).await?;
-    databases.stock_up(&catalog.products).await?;
-    let coordinator = Database::from(folder.join(SERVER_FOLDER).join(DATABASE_FILE));
+async fn run(stay: &Stay, arguments: &Arguments, layout: Layout) -> Result<Outcome> {
+    match stay.postgres() {
+        None => {
+            let shops = stay.folder().join(SHOPS_FOLDER);
+            let server = stay.folder().join(SERVER_FOLDER).join(DATABASE_FILE);
+            run_on::<Sqlite>(stay, (&shops, layout), &server.into(), arguments).await
+        }
+        Some(url) => {
+            let home = url.to_owned();
+            let server = Database::Postgres(home.clone());
+            run_on::<Postgres>(stay, (&home, layout), &server, arguments).await
+        }
+    }
+}
 
-    let mut fleet = Fleet::start(folder).await?;
+async fn run_on<DB: Kind>(
+    stay: &Stay,
+    (home, layout): (&DB::Home, Layout),
+    coordinator: &Database,
+    arguments: &Arguments,
+) -> Result<Outcome> {
+    let catalog = Catalog::northwind()?;
+    let databases = Databases::<DB>::open(home, layout).await?;
+    databases.stock_up(&catalog.products).await?;
+
+    let mut fleet = Fleet::start(stay.folder(), stay.postgres()).await?;
     let customers = Customers::new(fleet.instances());
     let served = Arc::clone(&customers.served);
     let orders: Vec<_> = catalog.orders(arguments.orders).collect();
@@ -110,23 +125,19 @@ async fn run(folder: &Path, arguments: &Arguments, layout: Layout) -> Result<Out
     traded?;
     fleet.end().await?;
     databases.close().await;
-    Outcome::read::<Sqlite>(
-        (&shops, layout),
-        &coordinator,
-        catalog.orders(arguments.orders),
-    )
-    .await
+    let asked = catalog.orders(arguments.orders);
+    Outcome::read::<DB>((home, layout), coordinator, asked).await
 }
 
 /// What the run is watched with.
-struct Watcher<'a> {
-    databases: &'a Databases,
+struct Watcher<'a, DB: Kind> {
+    databases: &'a Databases<DB>,
     reader: &'a dyn TxReader,
     served: &'a AtomicU64,
     shown: Shown,
 }
 
-impl Watcher<'_> {
+impl<DB: Kind> Watcher<'_, DB> {
     /// Kills when its time has come, until all orders have ended and nothing is open.
     async fn until_quiet(
         &mut self,

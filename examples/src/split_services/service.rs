@@ -8,13 +8,13 @@ use coordinator::client::Producer;
 use coordinator::marker::databases::Markers;
 use mq_core::client::{Builder, Consumer};
 use mq_core::clock::{Clock, SystemClock};
-use sqlx::Sqlite;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
 use super::{Place, http, processes};
 use crate::shop::catalog::Catalog;
 use crate::shop::databases::{self, Databases, Layout};
+use crate::shop::kinds::Kind;
 use crate::shop::orders::{self, Orders};
 use crate::shop::payments::{self, Payments};
 use crate::shop::serving::{Service, serve};
@@ -33,23 +33,29 @@ pub const SHOPS_FOLDER: &str = "shops";
 /// The first word of the line by which a service says that it is ready; its address may follow.
 pub const READY: &str = "ready";
 
-/// The order service, an instance of possibly many: takes orders at `listen` and ends them as the others say.
+/// The order service, an instance of possibly many: takes orders at `listen` and ends them as the others say. Its databases
+/// are at `home`.
 ///
 /// # Errors
 /// Database, port or server cannot be used, or something has happened that the design excludes.
-pub async fn order(place: &Place, layout: Layout, listen: SocketAddr) -> Result<()> {
+pub async fn order<DB: Kind>(
+    place: &Place,
+    home: &DB::Home,
+    layout: Layout,
+    listen: SocketAddr,
+) -> Result<()> {
     let own = Layout {
         payments: 0,
         stock: 0,
         ..layout
     };
-    let databases = open(place, own).await?;
+    let databases = open::<DB>(place, home, own).await?;
     let markers = databases::markers(&databases.orders).await?;
     let producer = producer(orders::GROUP, markers, place).await?;
     let orders = Orders::new(&databases.orders, producer.clone()).await?;
     let listener = tokio::net::TcpListener::bind(listen).await;
     let listener = listener.with_context(|| format!("nothing can listen at {listen}"))?;
-    let consumer = consumer(Orders::<Sqlite>::consumer, place).await?;
+    let consumer = consumer(Orders::<DB>::consumer, place).await?;
     let stop = until_told();
     println!("{READY} at {}", listener.local_addr()?);
     let requests = http::serve(listener, orders.clone(), stop.clone());
@@ -63,18 +69,18 @@ pub async fn order(place: &Place, layout: Layout, listen: SocketAddr) -> Result<
 ///
 /// # Errors
 /// As [`order`].
-pub async fn stock(place: &Place, layout: Layout) -> Result<()> {
+pub async fn stock<DB: Kind>(place: &Place, home: &DB::Home, layout: Layout) -> Result<()> {
     let own = Layout {
         orders: 0,
         payments: 0,
         ..layout
     };
-    let databases = open(place, own).await?;
+    let databases = open::<DB>(place, home, own).await?;
     databases.stock_up(&Catalog::northwind()?.products).await?;
     let markers = databases::markers(&databases.stock).await?;
     let producer = producer(stock::GROUP, markers, place).await?;
     let stock = Stock::new(&databases.stock, producer.clone()).await?;
-    until_done(stock, Stock::<Sqlite>::consumer, place).await?;
+    until_done(stock, Stock::<DB>::consumer, place).await?;
     producer.close().await;
     databases.close().await;
     Ok(())
@@ -84,17 +90,17 @@ pub async fn stock(place: &Place, layout: Layout) -> Result<()> {
 ///
 /// # Errors
 /// As [`order`].
-pub async fn payment(place: &Place, layout: Layout) -> Result<()> {
+pub async fn payment<DB: Kind>(place: &Place, home: &DB::Home, layout: Layout) -> Result<()> {
     let own = Layout {
         orders: 0,
         stock: 0,
         ..layout
     };
-    let databases = open(place, own).await?;
+    let databases = open::<DB>(place, home, own).await?;
     let markers = databases::markers(&databases.payments).await?;
     let producer = producer(payments::GROUP, markers, place).await?;
     let payments = Payments::new(&databases.payments, producer.clone()).await?;
-    until_done(payments, Payments::<Sqlite>::consumer, place).await?;
+    until_done(payments, Payments::<DB>::consumer, place).await?;
     producer.close().await;
     databases.close().await;
     Ok(())
@@ -107,18 +113,17 @@ async fn until_done(service: impl Service, join: fn() -> Builder, place: &Place)
 }
 
 /// The databases of one service. SQLite lets one process at a time make a new one: another instance waits its turn.
-async fn open(place: &Place, own: Layout) -> Result<Databases> {
+async fn open<DB: Kind>(place: &Place, home: &DB::Home, own: Layout) -> Result<Databases<DB>> {
     if place.with_parent {
         processes::end_with_standard_input();
     }
-    let folder = place.data.join(SHOPS_FOLDER);
     for _ in 0..TURNS {
-        match Databases::<Sqlite>::open(&folder, own).await {
+        match Databases::open(home, own).await {
             Err(error) if is_locked(&error) => tokio::time::sleep(AGAIN).await,
             other => return other,
         }
     }
-    Databases::<Sqlite>::open(&folder, own).await
+    Databases::open(home, own).await
 }
 
 fn is_locked(error: &anyhow::Error) -> bool {
