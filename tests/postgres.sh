@@ -4,6 +4,7 @@
 #   tests/postgres.sh          starts one, prints its URL, stops it and removes the folder when standard input ends
 #   tests/postgres.sh --keep   starts one that stays, prints its URL
 #   tests/postgres.sh --need   only sees to it that Postgres is installed
+#   tests/postgres.sh --programs   prints the folder of its programs and the user that runs them
 #
 # Everything but the URL goes to standard error. Exit status 2: there is no Postgres here; the last line says what to do.
 set -uo pipefail
@@ -52,16 +53,21 @@ version=$("$bin/postgres" --version | sed 's/[^0-9]*\([0-9]*\).*/\1/')
 [ "${version:-0}" -ge "$oldest" ] || cannot "Postgres $version in $bin is too old; install version $oldest or newer"
 [ "${1-}" = --need ] && exit 0
 
+# Postgres refuses to run as root.
+user=$(id -un)
+if [ "$(id -u)" = 0 ]; then
+    user=nobody
+    id postgres >/dev/null 2>&1 && user=postgres
+fi
+[ "${1-}" = --programs ] && printf '%s %s\n' "$bin" "$user" && exit 0
+
 # The socket's path has to fit into some hundred bytes.
 folder=$(mktemp -d "${TMPDIR:-/tmp}/halfmoon-postgres.XXXXXX") || cannot "cannot create a folder in ${TMPDIR:-/tmp}"
 data=$folder/data
 server=
 
-# Postgres refuses to run as root.
 as_user=()
 if [ "$(id -u)" = 0 ]; then
-    user=nobody
-    id postgres >/dev/null 2>&1 && user=postgres
     chown "$user" "$folder"
     as_user=(runuser -u "$user" --)
 fi

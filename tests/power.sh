@@ -65,7 +65,8 @@ done
 [ "${1-}" = --need ] && exit 0
 
 folder=$(mktemp -d "${TMPDIR:-/tmp}/halfmoon-power.XXXXXX") || cannot "cannot create a folder in ${TMPDIR:-/tmp}"
-mkdir "$folder/disk" && truncate -s "${megabytes}M" "$folder/image" || cannot "cannot make a file of $megabytes MiB"
+# Postgres does not run as root, and has to get there.
+chmod 711 "$folder" && mkdir "$folder/disk" && truncate -s "${megabytes}M" "$folder/image" || cannot "cannot make a file of $megabytes MiB"
 # Without reserved blocks and with everything written now, so that no thread of the kernel writes while a test runs.
 said=$(mkfs.ext4 -q -F -m 0 -E lazy_itable_init=0,lazy_journal_init=0 "$folder/image" 2>&1) || cannot "mkfs.ext4: $said"
 device=$(losetup --find --show "$folder/image" 2>&1) || { said=$device device=; cannot "no loop device: $said"; }

@@ -8,6 +8,8 @@
 //! `HALFMOON_CUTS` is how many cuts there are. Needs root and a loop device; where that is missing nothing is tested, and
 //! a line that begins with `NOT TESTED` says so, past the capture of the test's output.
 
+mod postgres;
+
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -16,10 +18,11 @@ use mq_core::random::{Random, SeededRandom};
 use tests::checker::Phase;
 use tests::checker::facts::Answer;
 use tests::power::{Disk, Made};
-use tests::process::Kill;
+use tests::process::{Kill, Running};
 
 use crate::crash::full;
-use crate::crash::runs::Runs;
+use crate::crash::runs::{On, Runs};
+use postgres::Postgres;
 
 /// Cuts over one folder, before everything is healed and another one begins.
 const IN_A_ROW: u64 = 10;
@@ -30,7 +33,7 @@ const BEGINS_WITHIN: Duration = Duration::from_secs(60);
 /// Far more transactions than a service comes to before its cut.
 const ENDLESS: u32 = 1_000_000;
 
-/// How many cuts a test makes; there are two.
+/// How many cuts a test makes; there are three.
 fn cuts() -> u64 {
     let given = std::env::var("HALFMOON_CUTS").ok();
     let all: u64 = match given.and_then(|given| given.parse().ok()) {
@@ -38,7 +41,7 @@ fn cuts() -> u64 {
         None if full() => 500,
         None => 30,
     };
-    all.div_ceil(2)
+    all.div_ceil(3)
 }
 
 /// A disk, unless this machine cannot have one: then it says so where everybody sees it.
@@ -69,16 +72,20 @@ struct Count {
 }
 
 /// Cuts the power again and again, over one folder after the other.
-async fn cut_again_and_again(news: &'static str) {
-    let Some(mut disk) = disk() else { return };
+async fn cut_again_and_again(on: On, news: &'static str) {
+    let Some(disk) = disk() else { return };
+    let mut machine = Machine::on(disk, on);
     let mut count = Count::default();
     let random = SeededRandom::new(news.len() as u64);
     let mut left = cuts();
     while left > 0 {
         let in_a_row = left.min(IN_A_ROW);
         left -= in_a_row;
-        let folder = disk.folder().join(format!("service-{news}-{left}"));
-        let mut runs = Runs::over(folder.clone()).with_news(news);
+        let name = format!("service_{news}_{left}");
+        let folder = machine.disk.folder().join(&name);
+        let database = machine.database(&name).await;
+        let runs = Runs::over(folder.clone()).in_postgres(database);
+        let mut runs = runs.with_news(news);
         for number in 0..in_a_row {
             let moment = Duration::from_millis(random.next_u64() % LATEST_MS);
             let how = How {
@@ -86,13 +93,16 @@ async fn cut_again_and_again(news: &'static str) {
                 starting: number % 3 == 1,
                 frozen: number % 2 == 0,
             };
-            cut(&mut disk, &mut runs, &how);
+            machine.cut(&mut runs, &how);
             lost(&mut runs, &mut count, moment).await;
         }
         heal(runs, &mut count).await;
         remove(folder);
     }
-    println!("{} power cuts, plain messages {news}: {count:?}", cuts());
+    println!(
+        "{} power cuts, {on:?}, plain messages {news}: {count:?}",
+        cuts()
+    );
     assert!(
         count.halves > 0 && count.decisions > 0 && count.seen > 0,
         "hardly anything happened: {count:?}"
@@ -105,32 +115,58 @@ struct How {
     moment: Duration,
     /// or after its start.
     starting: bool,
-    /// Whether the service is frozen before.
+    /// Whether the service is frozen before. A database beside it goes on, but nobody hears what it says then.
     frozen: bool,
 }
 
-/// Starts the service, cuts the power, kills what is left of the service, and mounts the disk again.
-fn cut(disk: &mut Disk, runs: &mut Runs, how: &How) {
-    let mut service = runs.next(ENDLESS, "").spawn().expect("it can be started");
-    let has_begun = |said: &[String]| said.iter().any(|line| line.starts_with("half"));
-    if !how.starting {
-        assert!(
-            service.hears(BEGINS_WITHIN, has_begun),
-            "{}",
-            service.told()
-        );
+/// A disk, and the Postgres on it if there is one.
+struct Machine {
+    /// It runs, except during a cut. Before the disk, so that it ends first.
+    postgres: Option<(Running, Postgres)>,
+    disk: Disk,
+}
+
+impl Machine {
+    fn on(disk: Disk, on: On) -> Self {
+        let postgres = (on == On::Postgres).then(|| {
+            let postgres = Postgres::on(disk.folder());
+            (postgres.start(), postgres)
+        });
+        Self { postgres, disk }
     }
-    // Only its end cuts the wait short.
-    let _ = service.hears(how.moment, |_| false);
-    assert!(!service.has_ended(), "{}", service.told());
-    if how.frozen {
-        service.freeze().expect("it stops");
+
+    /// A new database, if there is a Postgres.
+    async fn database(&self, name: &str) -> Option<String> {
+        let (_, postgres) = self.postgres.as_ref()?;
+        Some(postgres.database(name).await)
     }
-    let told = service.told();
-    disk.cut().expect("the power is cut");
-    service.kill().expect("it ends");
-    runs.hear(&if how.frozen { service.told() } else { told });
-    disk.again().expect("the disk comes back");
+
+    /// Starts the service, cuts the power, kills whatever has not noticed, mounts the disk again and starts what was on it.
+    fn cut(&mut self, runs: &mut Runs, how: &How) {
+        let mut service = runs.next(ENDLESS, "").spawn().expect("it can be started");
+        let has_begun = |said: &[String]| said.iter().any(|line| line.starts_with("half"));
+        if !how.starting {
+            let begun = service.hears(BEGINS_WITHIN, has_begun);
+            assert!(begun, "{}", service.told());
+        }
+        // Only its end cuts the wait short.
+        let _ = service.hears(how.moment, |_| false);
+        assert!(!service.has_ended(), "{}", service.told());
+        if how.frozen {
+            service.freeze().expect("it stops");
+        }
+        let told = service.told();
+        self.disk.cut().expect("the power is cut");
+        service.kill().expect("it ends");
+        runs.hear(&if how.frozen { service.told() } else { told });
+        if let Some((running, _)) = &mut self.postgres {
+            running.kill().expect("it ends");
+        }
+        self.disk.again().expect("the disk comes back");
+        if let Some((running, postgres)) = &mut self.postgres {
+            *running = postgres.start();
+        }
+    }
 }
 
 /// Judges what is left, and takes note of what could be lost and is.
@@ -170,10 +206,15 @@ fn remove(folder: PathBuf) {
 
 #[tokio::test]
 async fn what_was_acknowledged_survives_power_cuts() {
-    cut_again_and_again("sync").await;
+    cut_again_and_again(On::Sqlite, "sync").await;
 }
 
 #[tokio::test]
 async fn with_async_flush_power_cuts_take_only_the_last_plain_messages() {
-    cut_again_and_again("async").await;
+    cut_again_and_again(On::Sqlite, "async").await;
+}
+
+#[tokio::test]
+async fn with_postgres_on_the_same_disk_what_was_acknowledged_survives_power_cuts() {
+    cut_again_and_again(On::Postgres, "sync").await;
 }

@@ -10,7 +10,7 @@ use tests::process::{Ended, Kill, Program};
 use tests::service;
 
 /// Where the service keeps everything but its log.
-#[derive(Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum On {
     Sqlite,
     Postgres,
@@ -57,6 +57,14 @@ impl Runs {
             news: None,
             seed: 0,
             answers: Vec::new(),
+        }
+    }
+
+    /// In the Postgres database at `url`.
+    pub(crate) fn in_postgres(self, url: Option<String>) -> Self {
+        Self {
+            postgres: url,
+            ..self
         }
     }
 
