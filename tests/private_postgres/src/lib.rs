@@ -38,6 +38,8 @@ pub async fn database() -> PgConnectOptions {
     for sql in [
         format!("DROP DATABASE IF EXISTS {name}"),
         format!("CREATE DATABASE {name}"),
+        // Wherever the user has the name of a schema, tables would be made there.
+        format!("ALTER DATABASE {name} SET search_path TO public"),
     ] {
         connection
             .execute(AssertSqlSafe(sql))

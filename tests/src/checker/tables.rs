@@ -287,8 +287,6 @@ mod tests {
 
     #[tokio::test]
     async fn in_postgres_the_same_is_read() {
-        // A user may be called halfmoon, whose own tables would then be made in the schema of that name.
-        const MADE: &str = "CREATE SCHEMA halfmoon; SET search_path = public";
         const TRANSACTIONS: &str = include_str!("../../../sql/postgres/0001_transactions.sql");
         const MARKERS: &str = include_str!("../../../sql/marker/postgres.sql");
         const ROWS: &str = "INSERT INTO halfmoon.name VALUES (1, 'shop'), (2, 'orders');
@@ -305,7 +303,7 @@ mod tests {
         let tables_of = Source::schema(&url, "halfmoon");
         assert!(!transactions(&tables_of).await.unwrap().owned);
         let mut connection = database.connect().await.unwrap();
-        for script in [MADE, TRANSACTIONS, MARKERS, ROWS] {
+        for script in ["CREATE SCHEMA halfmoon", TRANSACTIONS, MARKERS, ROWS] {
             let made = sqlx::raw_sql(script).execute(&mut connection).await;
             made.unwrap();
         }
