@@ -4,6 +4,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use mq_core::clock::ServerTime;
+use mq_core::log::Position;
 use sqlx::sqlite::SqliteRow;
 use sqlx::{AssertSqlSafe, Connection as _, Executor as _, Row as _, SqliteConnection};
 use tempfile::TempDir;
@@ -336,6 +337,30 @@ async fn a_batch_of_somebody_else_stops_the_writer_although_the_epoch_is_ours() 
         (0..many).for_each(|number| draft.prepare(number, "g"));
         assert_eq!(draft.commit().await, Err(CommitError::TakenOver));
         assert_eq!(sqlite.reader().history(1, 10).await, Ok(Vec::new()));
+    }
+}
+
+#[tokio::test]
+async fn story_4_a_file_that_lost_commits_is_neither_written_nor_read_by_its_writer() {
+    for read in [false, true] {
+        let (_folder, sqlite) = opened().await;
+        let mut draft = Draft::take_over(&sqlite).await;
+        draft.prepare(1, "g");
+        draft.commit().await.unwrap();
+        let back = "UPDATE owner SET seq = seq - 1";
+        raw(&sqlite).await.execute(back).await.unwrap();
+        draft.prepare(2, "g");
+        if read {
+            sqlite.fail_next(Fault::UnknownNotDone);
+            draft.commit().await.unwrap_err();
+            let rows = draft.writer().rows(&[Position(1)]).await;
+            assert!(matches!(rows, Err(StoreError::Foreign(_))), "{rows:?}");
+        } else {
+            let outcome = draft.commit().await;
+            assert!(matches!(outcome, Err(CommitError::Older(_))), "{outcome:?}");
+        }
+        let history = sqlite.reader().history(1, 10).await.unwrap();
+        assert_eq!(history.len(), 1);
     }
 }
 
