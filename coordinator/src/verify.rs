@@ -11,6 +11,7 @@ use mq_core::random::Random;
 use crate::audit::Event;
 use crate::audit::books::{Books, Mismatch, Suspects};
 use crate::audit::chain::{Break, Chain};
+use crate::audit::seal::Hash;
 use crate::store::{Filter, Owner, Row, StoreError, TxReader};
 
 /// Events read at once: some 2 MB.
@@ -93,8 +94,12 @@ pub async fn verify(
 ) -> Result<Report, StoreError> {
     let mut report = Report::default();
     let Some(owner) = reader.owner().await? else {
+        if holds_something(&**reader).await? {
+            report.find(Break::OwnerMissing);
+        }
         return Ok(report);
     };
+    below_the_first(&**reader, &mut report).await?;
     report.owner = Some(owner);
     progress
         .all
@@ -125,6 +130,55 @@ pub async fn verify(
         }
     }
     Ok(report)
+}
+
+/// Compares seal `number` with its hash that was kept elsewhere; `None` if it is that seal.
+///
+/// A chain without a break behind which this seal stands is the one that was there when the hash was kept, whoever could
+/// write the database since.
+///
+/// # Errors
+/// [`StoreError`] when the store cannot be read.
+pub async fn anchored(
+    reader: &dyn TxReader,
+    number: u64,
+    kept: Hash,
+) -> Result<Option<Break>, StoreError> {
+    let page = reader.seals(number, 1).await?;
+    Ok(match page.first().filter(|seal| seal.seq == number) {
+        None => Some(Break::SealMissing(number)),
+        Some(seal) if seal.hash == kept => None,
+        Some(seal) => Some(Break::Anchor {
+            seal: number,
+            found: seal.hash,
+            kept,
+        }),
+    })
+}
+
+/// Whether a store without an owner row has anything else.
+async fn holds_something(reader: &dyn TxReader) -> Result<bool, StoreError> {
+    let one = Filter {
+        limit: 1,
+        ..Filter::default()
+    };
+    Ok(!reader.history(0, 1).await?.is_empty()
+        || !reader.seals(0, 1).await?.is_empty()
+        || !reader.list(&one).await?.is_empty())
+}
+
+/// Events and seals are numbered from 1: what stands below was put there by hand.
+async fn below_the_first(reader: &dyn TxReader, report: &mut Report) -> Result<(), StoreError> {
+    for event in reader.history(0, 1).await?.iter().filter(|e| e.number == 0) {
+        report.find(Break::EventUnsealed {
+            event: event.number,
+            transaction: event.transaction,
+        });
+    }
+    for seal in reader.seals(0, 1).await?.iter().filter(|s| s.seq == 0) {
+        report.find(Break::SealUnknown(seal.seq));
+    }
+    Ok(())
 }
 
 /// The history against its seals, and the seals against the owner row.

@@ -96,6 +96,10 @@ impl Books {
         if let Some(decided) = row.decided {
             let (state, at, number) = (row.state.number(), decided.at.0, decided.number);
             self.add(id, &Fact::Decided { state, at, number }, -1);
+        } else if matches!(row.state, State::Committed | State::RolledBack) {
+            // No history tells of a decision without a number.
+            let (state, at, number) = (row.state.number(), 0, 0);
+            self.add(id, &Fact::Decided { state, at, number }, -1);
         }
         if row.state == State::Parked {
             self.add(id, &Fact::Parked, -1);

@@ -40,6 +40,19 @@ pub enum Break {
     /// Behind the last batch there is a seal.
     #[error("seal {0} belongs to no batch")]
     SealUnknown(u64),
+    /// The owner row is gone, and what it owns is there.
+    #[error("the owner row is missing")]
+    OwnerMissing,
+    /// The seal is not the one whose hash was kept elsewhere: it and what stands before it were written anew.
+    #[error("seal {seal} was written anew: its hash is {found}, the one that was kept is {kept}")]
+    Anchor {
+        /// Its number.
+        seal: u64,
+        /// The hash that stands there now.
+        found: Hash,
+        /// The hash that was kept elsewhere.
+        kept: Hash,
+    },
     /// The owner row does not say what the last seal says.
     #[error("the owner row was changed: its {field} is {found}, the last seal says {sealed}")]
     Owner {

@@ -366,13 +366,13 @@ pub trait TxReader: fmt::Debug + Send + Sync {
     /// [`StoreError`].
     async fn events(&self, id: TransactionId) -> Result<Vec<Event>, StoreError>;
 
-    /// All events from number `from` on, at most `limit`.
+    /// All events from number `from` on, at most `limit`; from 0, also any that stand below the first by somebody's hand.
     ///
     /// # Errors
     /// [`StoreError`].
     async fn history(&self, from: u64, limit: u32) -> Result<Vec<Event>, StoreError>;
 
-    /// Seals from `from` on, at most `limit`.
+    /// Seals from `from` on, at most `limit`; from 0, also any that stand below the first by somebody's hand.
     ///
     /// # Errors
     /// [`StoreError`].

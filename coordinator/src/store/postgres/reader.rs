@@ -299,7 +299,7 @@ impl TxReader for Reader {
         let query = sqlx::query(select_events!(
             "WHERE a.event >= $1 ORDER BY a.event LIMIT $2"
         ));
-        let query = query.bind(bounded(from)).bind(i64::from(limit));
+        let query = query.bind(first(from)).bind(i64::from(limit));
         let events = self.fetch(query).await?;
         events.iter().map(rows::event).collect()
     }
@@ -309,9 +309,18 @@ impl TxReader for Reader {
             "SELECT seq, first_event, count, published, wall_ms, hash, leaves FROM halfmoon.seal \
              WHERE seq >= $1 ORDER BY seq LIMIT $2",
         );
-        let query = query.bind(bounded(from)).bind(i64::from(limit));
+        let query = query.bind(first(from)).bind(i64::from(limit));
         let seals = self.fetch(query).await?;
         seals.iter().map(rows::seal).collect()
+    }
+}
+
+/// The first number that is wanted. From 0 on everything is, also what was put below the first by hand.
+fn first(number: u64) -> i64 {
+    if number == 0 {
+        i64::MIN
+    } else {
+        bounded(number)
     }
 }
 
@@ -322,5 +331,5 @@ fn bounded(number: u64) -> i64 {
 
 /// The last position that is not wanted.
 fn behind(after: Option<Position>) -> i64 {
-    after.map_or(-1, |position| bounded(position.0))
+    after.map_or(i64::MIN, |position| bounded(position.0))
 }

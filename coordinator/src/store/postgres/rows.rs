@@ -65,7 +65,12 @@ pub(super) fn transaction(row: &PgRow) -> Result<Row, StoreError> {
             at: ServerTime(at),
             number,
         }),
-        _ => None,
+        (None, None) => None,
+        (Some(_), None) | (None, Some(_)) => {
+            return Err(damaged(format!(
+                "transaction {transaction} has half a decision"
+            )));
+        }
     };
     let state = State::from_number(i64::from(get::<i16>(row, 9)?));
     let half = Half {

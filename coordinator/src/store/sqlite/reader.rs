@@ -314,7 +314,7 @@ impl TxReader for Reader {
         let query = sqlx::query(select_events!(
             "WHERE a.event >= ? ORDER BY a.event LIMIT ?"
         ));
-        self.fetch(query.bind(bounded(from)).bind(i64::from(limit)))
+        self.fetch(query.bind(first(from)).bind(i64::from(limit)))
             .await?
             .iter()
             .map(rows::event)
@@ -325,11 +325,20 @@ impl TxReader for Reader {
         let query = sqlx::query(
             "SELECT seq, first_event, count, published, wall_ms, hash, leaves FROM seal WHERE seq >= ? ORDER BY seq LIMIT ?",
         );
-        self.fetch(query.bind(bounded(from)).bind(i64::from(limit)))
+        self.fetch(query.bind(first(from)).bind(i64::from(limit)))
             .await?
             .iter()
             .map(rows::seal)
             .collect()
+    }
+}
+
+/// The first number that is wanted. From 0 on everything is, also what was put below the first by hand.
+fn first(number: u64) -> i64 {
+    if number == 0 {
+        i64::MIN
+    } else {
+        bounded(number)
     }
 }
 
@@ -340,5 +349,5 @@ fn bounded(number: u64) -> i64 {
 
 /// The last position that is not wanted.
 fn behind(after: Option<Position>) -> i64 {
-    after.map_or(-1, |position| bounded(position.0))
+    after.map_or(i64::MIN, |position| bounded(position.0))
 }

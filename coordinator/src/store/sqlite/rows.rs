@@ -95,7 +95,10 @@ pub(super) fn transaction(row: &SqliteRow) -> Result<Row, StoreError> {
             at: ServerTime(at),
             number,
         }),
-        _ => None,
+        (None, None) => None,
+        (Some(_), None) | (None, Some(_)) => {
+            return Err(damaged(format!("transaction {id} has half a decision")));
+        }
     };
     let state = State::from_number(get(row, 9)?);
     let half = Half {

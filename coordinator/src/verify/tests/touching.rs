@@ -1,0 +1,454 @@
+//! Every kind of edit by hand in a real database is found, and the row is named; on SQLite and on Postgres.
+
+use sqlx::postgres::{PgConnectOptions, PgConnection};
+use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
+use sqlx::{AssertSqlSafe, ConnectOptions as _, Executor as _};
+
+use super::*;
+use crate::store::database::Options;
+
+const TABLES: [&str; 7] = [
+    "name",
+    "identity",
+    "tx",
+    "unpublished",
+    "audit",
+    "seal",
+    "owner",
+];
+
+/// A connection to which nothing is forbidden: its owner has thrown triggers and checks away.
+enum Intruder {
+    Sqlite(SqliteConnection),
+    Postgres(PgConnection),
+}
+
+impl Intruder {
+    async fn sqlite(database: &Path, kept: &Path) -> Self {
+        let options = SqliteConnectOptions::new().filename(database);
+        let mut this = Self::Sqlite(options.connect().await.unwrap());
+        std::fs::File::create(kept).unwrap();
+        let kept = kept.display();
+        this.run(&format!(
+            "PRAGMA ignore_check_constraints = ON; ATTACH '{kept}' AS kept"
+        ))
+        .await;
+        let triggers =
+            "SELECT 'DROP TRIGGER ' || name FROM main.sqlite_schema WHERE type = 'trigger'";
+        this.run_all(triggers).await;
+        this
+    }
+
+    async fn postgres(database: &PgConnectOptions) -> Self {
+        let mut this = Self::Postgres(database.connect().await.unwrap());
+        this.run("SET search_path = halfmoon; CREATE SCHEMA kept")
+            .await;
+        this.run_all(
+            "SELECT format('DROP TRIGGER %I ON %s', tgname, tgrelid::regclass) FROM pg_trigger \
+             WHERE NOT tgisinternal AND tgrelid::regclass::text = ANY \
+             ('{name,identity,tx,unpublished,audit,seal,owner}')",
+        )
+        .await;
+        this.run_all(
+            "SELECT format('ALTER TABLE %s DROP CONSTRAINT %I', conrelid::regclass, conname) FROM pg_constraint \
+             WHERE contype = 'c' AND connamespace = 'halfmoon'::regnamespace AND conrelid <> 0",
+        )
+        .await;
+        this
+    }
+
+    /// Runs what `select` writes.
+    async fn run_all(&mut self, select: &'static str) {
+        let texts: Vec<(String,)> = match self {
+            Self::Sqlite(connection) => sqlx::query_as(select).fetch_all(connection).await,
+            Self::Postgres(connection) => sqlx::query_as(select).fetch_all(connection).await,
+        }
+        .unwrap();
+        for (text,) in texts {
+            self.run(&text).await;
+        }
+    }
+
+    /// Runs statements as they stand; returns how many rows they changed.
+    async fn run(&mut self, sql: &str) -> u64 {
+        let statement = AssertSqlSafe(sql.to_owned());
+        let done = match self {
+            Self::Sqlite(connection) => connection
+                .execute(sqlx::raw_sql(statement))
+                .await
+                .map(|done| done.rows_affected()),
+            Self::Postgres(connection) => connection
+                .execute(sqlx::raw_sql(statement))
+                .await
+                .map(|done| done.rows_affected()),
+        };
+        done.unwrap_or_else(|error| panic!("{sql}: {error}"))
+    }
+
+    /// Keeps a copy of everything.
+    async fn keep(&mut self) {
+        for table in TABLES {
+            self.run(&format!(
+                "CREATE TABLE kept.{table} AS SELECT * FROM {table}"
+            ))
+            .await;
+        }
+    }
+
+    /// Puts everything back as it was.
+    async fn restore(&mut self) {
+        let mut all = String::from("BEGIN;");
+        for table in TABLES {
+            all += &format!("DELETE FROM {table}; INSERT INTO {table} SELECT * FROM kept.{table};");
+        }
+        self.run(&(all + "COMMIT")).await;
+    }
+
+    /// The id of a transaction as it is written in SQL.
+    fn id(&self, number: u128) -> String {
+        match self {
+            Self::Sqlite(_) => format!("x'{number:032X}'"),
+            Self::Postgres(_) => format!("'{number:032x}'::uuid"),
+        }
+    }
+
+    /// A hash of zeros.
+    fn zeros(&self) -> &'static str {
+        match self {
+            Self::Sqlite(_) => "zeroblob(32)",
+            Self::Postgres(_) => "decode(repeat('00', 32), 'hex')",
+        }
+    }
+
+    /// `leaves` with a byte more.
+    fn longer(&self) -> &'static str {
+        match self {
+            Self::Sqlite(_) => "CAST(leaves || x'01' AS BLOB)",
+            Self::Postgres(_) => "leaves || '\\x01'::bytea",
+        }
+    }
+
+    /// `column` as something that is not what it was, whatever it was.
+    fn other(&self, column: &str) -> String {
+        match column {
+            "to_step" => "CASE to_step WHEN 2 THEN 1 ELSE 2 END".into(),
+            "actor" => "CASE actor WHEN 4 THEN 1 ELSE 4 END".into(),
+            "status" => "CASE status WHEN 2 THEN 1 ELSE 2 END".into(),
+            "source" => "(SELECT max(id) FROM name WHERE id <> source)".into(),
+            "evidence" => "evidence || 'x'".into(),
+            "tx" | "id" => self.id(99),
+            "hash" | "head" => self.zeros().into(),
+            "leaves" => self.longer().into(),
+            "event" | "seq" => format!("{column} + 1000"),
+            number => format!("coalesce({number}, 0) + 1"),
+        }
+    }
+}
+
+/// A database with a history, whoever edits it, and what its edits look like.
+struct Subject {
+    database: Database,
+    intruder: Intruder,
+    events: Vec<Event>,
+    seals: u64,
+    tried: usize,
+    wrong: Vec<String>,
+}
+
+impl Subject {
+    async fn new(database: Database, intruder: Intruder) -> Self {
+        let reader = database.open_reader(Options::default()).await.unwrap();
+        let mut this = Self {
+            events: reader.history(1, 1_000).await.unwrap(),
+            seals: reader.owner().await.unwrap().unwrap().seq,
+            database,
+            intruder,
+            tried: 0,
+            wrong: Vec::new(),
+        };
+        this.intruder.keep().await;
+        assert_eq!(this.found().await, Vec::<String>::new());
+        this
+    }
+
+    /// What `verify` says, an error included: a command fails with either.
+    async fn found(&self) -> Vec<String> {
+        let reader = self.database.open_reader(Options::default()).await.unwrap();
+        match verify(&reader, 8, &SystemRandom, &Progress::default()).await {
+            Ok(report) => report.findings.iter().map(ToString::to_string).collect(),
+            Err(error) => vec![error.to_string()],
+        }
+    }
+
+    /// Does `edit`, expects something that contains each of `named`, and undoes it.
+    async fn touch(&mut self, named: &[&str], edit: &str) {
+        let changed = self.intruder.run(edit).await;
+        let found = self.found().await;
+        self.tried += 1;
+        if changed == 0 {
+            self.wrong.push(format!("{edit}: changes nothing"));
+        }
+        for named in named {
+            if !found.iter().any(|line| line.contains(named)) {
+                self.wrong
+                    .push(format!("{edit}: no {named:?} in {found:?}"));
+            }
+        }
+        self.intruder.restore().await;
+    }
+
+    /// First, middle and last.
+    fn some_of(last: u64) -> [u64; 3] {
+        [1, last.div_ceil(2), last]
+    }
+
+    async fn events(&mut self) {
+        let last = self.events.len() as u64;
+        let columns = [
+            "event",
+            "tx",
+            "from_step",
+            "to_step",
+            "actor",
+            "at",
+            "then_at",
+            "source",
+            "evidence",
+        ];
+        for number in Self::some_of(last) {
+            for column in columns {
+                let other = self.intruder.other(column);
+                let edit = format!("UPDATE audit SET {column} = {other} WHERE event = {number}");
+                self.touch(&[&format!("event {number} ")], &edit).await;
+            }
+            let edit = format!("DELETE FROM audit WHERE event = {number}");
+            self.touch(&[&format!("event {number} is missing")], &edit)
+                .await;
+        }
+        for forged in [0, last + 1, last + 1_000] {
+            let edit = insert("audit", forged as i64, "event", "WHERE event = 1");
+            self.touch(&[&format!("event {forged} "), "was never sealed"], &edit)
+                .await;
+        }
+        let edit = insert("audit", -5, "event", "WHERE event = 1");
+        self.touch(&["-5"], &edit).await;
+        for (one, other) in [(1, 2), (1, last)] {
+            let edit = swap("audit", "event", one, other);
+            let named = [format!("event {one} "), format!("event {other} ")];
+            self.touch(&[&named[0], &named[1]], &edit).await;
+        }
+        // The text of the source, which events share.
+        let edit = "UPDATE name SET text = 'somebody else' WHERE text = 'test'";
+        self.touch(&["event 1 "], edit).await;
+        self.touch(&["has no source"], "DELETE FROM name WHERE text = 'test'")
+            .await;
+    }
+
+    async fn seals(&mut self) {
+        let last = self.seals;
+        let columns = [
+            "first_event",
+            "count",
+            "published",
+            "wall_ms",
+            "hash",
+            "leaves",
+        ];
+        for number in Self::some_of(last) {
+            for column in columns {
+                let other = self.intruder.other(column);
+                let edit = format!("UPDATE seal SET {column} = {other} WHERE seq = {number}");
+                self.touch(&[&format!("seal {number} was changed")], &edit)
+                    .await;
+            }
+            let missing = format!("seal {number} is missing");
+            let edit = format!("UPDATE seal SET seq = seq + 1000 WHERE seq = {number}");
+            self.touch(&[&missing], &edit).await;
+            let edit = format!("DELETE FROM seal WHERE seq = {number}");
+            self.touch(&[&missing], &edit).await;
+        }
+        for forged in [0, last + 1] {
+            let edit = insert("seal", forged as i64, "seq", "WHERE seq = 1");
+            self.touch(&[&format!("seal {forged} belongs to no batch")], &edit)
+                .await;
+        }
+        let edit = swap("seal", "seq", 1, last);
+        let named = ["seal 1 was changed", &format!("seal {last} was changed")];
+        self.touch(&named, &edit).await;
+        // The end of the history, cut off: events, seal, or both.
+        let cut = format!(
+            "DELETE FROM audit WHERE event >= (SELECT first_event FROM seal WHERE seq = {last}); \
+             DELETE FROM seal WHERE seq = {last}"
+        );
+        self.touch(&[&format!("seal {last} is missing")], &cut)
+            .await;
+    }
+
+    async fn owner(&mut self) {
+        for column in ["published", "last_decision", "head"] {
+            let edit = format!(
+                "UPDATE owner SET {column} = {}",
+                self.intruder.other(column)
+            );
+            let named = format!("the owner row was changed: its {column} is");
+            self.touch(&[&named], &edit).await;
+        }
+        let edit = "UPDATE owner SET next_event = next_event + 1";
+        self.touch(&["its next_event is"], edit).await;
+        let behind = format!("seal {} is missing", self.seals + 1);
+        let edit = "UPDATE owner SET seq = seq + 1";
+        self.touch(&[&behind], edit).await;
+        let named = format!("seal {} belongs to no batch", self.seals);
+        self.touch(&[&named], "UPDATE owner SET seq = seq - 1")
+            .await;
+        self.touch(&["the owner row is missing"], "DELETE FROM owner")
+            .await;
+    }
+
+    async fn transactions(&mut self) {
+        let whose = |number: u128| TransactionId(number).to_string();
+        // Committed, rolled back and contradicted, open; first and last among them.
+        for number in [1_u128, 5, 8] {
+            let id = self.intruder.id(number);
+            for column in [
+                "id",
+                "status",
+                "prepared_at",
+                "decided_at",
+                "decision_no",
+                "checks",
+                "contradictions",
+            ] {
+                let mut other = self.intruder.other(column);
+                if column == "decision_no" {
+                    other = "77".into();
+                }
+                let edit = format!("UPDATE tx SET {column} = {other} WHERE id = {id}");
+                self.touch(&[&whose(number)], &edit).await;
+            }
+            let edit = format!("DELETE FROM tx WHERE id = {id}");
+            self.touch(&[&whose(number), "its row is missing"], &edit)
+                .await;
+        }
+        let (first, open, forged) = (
+            self.intruder.id(1),
+            self.intruder.id(7),
+            self.intruder.id(99),
+        );
+        let edit = format!(
+            "UPDATE tx SET status = 1, decided_at = 5, decision_no = 66, check_at = NULL WHERE id = {open}"
+        );
+        self.touch(&[&whose(7)], &edit).await;
+        let edit = format!(
+            "UPDATE tx SET status = 0, decided_at = NULL, decision_no = NULL, check_at = 1 WHERE id = {first}"
+        );
+        self.touch(&[&whose(1)], &edit).await;
+        // A COMMIT that nobody gave.
+        let edit = format!(
+            "INSERT INTO tx (half_pos, half_off, id, prepared_at, decided_at, decision_no, body_len, grp, topic, status) \
+             SELECT half_pos + 1, half_off, {forged}, prepared_at, decided_at, 55, body_len, grp, topic, status \
+             FROM tx WHERE id = {first}"
+        );
+        self.touch(&[&whose(99), "its row was added"], &edit).await;
+        let second = self.intruder.id(2);
+        let edit = format!(
+            "UPDATE tx SET id = {forged} WHERE id = {first}; UPDATE tx SET id = {first} WHERE id = {second}; \
+             UPDATE tx SET id = {second} WHERE id = {forged}"
+        );
+        self.touch(&[&whose(1), &whose(2)], &edit).await;
+        let edit =
+            format!("INSERT INTO unpublished SELECT half_pos, 'x' FROM tx WHERE id = {first}");
+        self.touch(&[&whose(1), "unpublished for x"], &edit).await;
+    }
+
+    /// What no event tells is not compared: see docs/audit.md, which lists the same.
+    async fn what_no_event_tells(&mut self) {
+        for column in ["half_off", "body_len", "repeats", "check_at", "n"] {
+            let (other, id) = (self.intruder.other(column), self.intruder.id(8));
+            let edit = format!("UPDATE tx SET {column} = {other} WHERE id = {id}");
+            self.intruder.run(&edit).await;
+            assert_eq!(self.found().await, Vec::<String>::new(), "{edit}");
+            self.intruder.restore().await;
+        }
+    }
+
+    async fn all(mut self) {
+        self.events().await;
+        self.seals().await;
+        self.owner().await;
+        self.transactions().await;
+        self.what_no_event_tells().await;
+        assert!(self.wrong.is_empty(), "{:#?}", self.wrong);
+        assert!(self.tried > 80, "only {} edits", self.tried);
+    }
+}
+
+/// A copy of the row `of` under another number.
+fn insert(table: &str, number: i64, key: &str, of: &str) -> String {
+    let columns = match table {
+        "audit" => "tx, from_step, to_step, actor, at, then_at, source, evidence",
+        _ => "first_event, count, published, wall_ms, hash, leaves",
+    };
+    format!("INSERT INTO {table} ({key}, {columns}) SELECT {number}, {columns} FROM {table} {of}")
+}
+
+/// Exchanges what stands under two numbers.
+fn swap(table: &str, key: &str, one: u64, other: u64) -> String {
+    format!(
+        "UPDATE {table} SET {key} = -1 WHERE {key} = {one}; UPDATE {table} SET {key} = {one} WHERE {key} = {other}; \
+         UPDATE {table} SET {key} = {other} WHERE {key} = -1"
+    )
+}
+
+#[tokio::test]
+async fn whatever_was_touched_by_hand_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("history.db");
+    let database = Database::Sqlite(file.clone());
+    history(&folder.path().join("data"), &database).await;
+    let intruder = Intruder::sqlite(&file, &folder.path().join("kept.db")).await;
+    Subject::new(database, intruder).await.all().await;
+}
+
+#[tokio::test]
+async fn whatever_was_touched_by_hand_is_named_on_postgres() {
+    let folder = tempfile::tempdir().unwrap();
+    let place = private_postgres::database().await;
+    let database = Database::Postgres(private_postgres::url_of(&place));
+    history(&folder.path().join("data"), &database).await;
+    let intruder = Intruder::postgres(&place).await;
+    Subject::new(database, intruder).await.all().await;
+}
+
+#[tokio::test]
+async fn a_history_whose_end_was_cut_off_cleanly_is_found_by_a_hash_kept_elsewhere() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("history.db");
+    let database = Database::Sqlite(file.clone());
+    history(&folder.path().join("data"), &database).await;
+    let reader = database.open_reader(Options::default()).await.unwrap();
+    let last = reader.owner().await.unwrap().unwrap();
+    assert_eq!(anchored(&*reader, last.seq, last.head).await.unwrap(), None);
+    let found = anchored(&*reader, 1, last.head).await.unwrap().unwrap();
+    assert!(
+        found.to_string().starts_with("seal 1 was written anew"),
+        "{found}"
+    );
+    let mut intruder = Intruder::sqlite(&file, &folder.path().join("kept.db")).await;
+    let last = last.seq;
+    // Everything that the last batch wrote, and the owner row as it was before.
+    intruder
+        .run(&format!(
+            "DELETE FROM audit WHERE event >= (SELECT first_event FROM seal WHERE seq = {last}); \
+             DELETE FROM seal WHERE seq = {last}; \
+             DELETE FROM tx WHERE id NOT IN (SELECT tx FROM audit); \
+             UPDATE owner SET seq = seq - 1, \
+               next_event = (SELECT max(event) + 1 FROM audit), \
+               head = (SELECT hash FROM seal ORDER BY seq DESC LIMIT 1), \
+               published = (SELECT published FROM seal ORDER BY seq DESC LIMIT 1)"
+        ))
+        .await;
+    let kept = Hash::default();
+    let found = anchored(&*reader, last, kept).await.unwrap().unwrap();
+    assert_eq!(found.to_string(), format!("seal {last} is missing"));
+}
