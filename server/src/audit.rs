@@ -1,9 +1,11 @@
 //! `halfmoon audit`: the history of all transactions, for others to keep and to check.
 
 mod export;
+mod head;
 mod verify;
 
 use clap::{Args, Subcommand};
+use head::Head;
 
 use crate::failure::Failure;
 use crate::folder::Folder;
@@ -26,9 +28,20 @@ enum Command {
     /// Reads everything once and names each event, seal or transaction that is not as it was written: edited, removed,
     /// inserted or swapped. Exit status 1 if there is one. Works whether or not a process runs in the data folder.
     ///
-    /// Whoever can write the database and rewrites everything behind a change leaves a history that fits again. Keep the
-    /// hash of the last seal elsewhere from time to time: `audit export` still has that hash if nothing was rewritten.
+    /// Whoever can write the database and rewrites everything behind a change leaves a history that fits again. Keep what
+    /// `audit head` prints elsewhere from time to time, and give it to --head later.
     Verify {
+        /// A seal as `audit head` printed it at some time; several if repeated
+        #[arg(long = "head", value_name = "SEAL:HASH")]
+        heads: Vec<Head>,
+        /// Print one JSON object
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print the number and the hash of the last seal, SEAL:HASH, to be kept where nobody can change it
+    ///
+    /// The hash is over the whole history so far. docs/audit.md tells how to sign and keep it.
+    Head {
         /// Print one JSON object
         #[arg(long)]
         json: bool,
@@ -53,6 +66,8 @@ enum Command {
 const EXAMPLES: &str = "\
 Examples:
   halfmoon audit verify                                     nothing was touched, or what was
+  halfmoon audit head >> /mnt/elsewhere/heads
+  halfmoon audit verify --head 1204:9f86d081...             ... and the history still leads through that seal
   halfmoon audit export > history.ndjson
   halfmoon audit export --from 120001 >> history.ndjson     what came since
   halfmoon audit export | grep '\"step\":\"refused\"'         contradictions";
@@ -65,11 +80,15 @@ pub async fn run(arguments: Arguments) -> Result<(), Failure> {
     let Arguments { command, folder } = arguments;
     let mut output;
     match command {
-        Command::Verify { json } => {
+        Command::Verify { heads, json } => {
             output = Output::new(json);
-            let verified = verify::run(&folder, &mut output).await;
+            let verified = verify::run(&folder, &heads, &mut output).await;
             output.finish()?;
             return verified;
+        }
+        Command::Head { json } => {
+            output = Output::new(json);
+            head::run(&folder, &mut output).await?;
         }
         Command::Export { from, to, json: _ } => {
             output = Output::new(true);

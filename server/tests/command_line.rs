@@ -228,6 +228,18 @@ async fn verify_finds_an_untouched_history_beside_a_running_process_and_after_it
     );
     let text = out(&halfmoon(&data, &["audit", "verify"]));
     assert!(text.contains("nothing was touched"), "{text}");
+
+    let kept = out(&halfmoon(&data, &["audit", "head"])).trim().to_owned();
+    let verified = halfmoon(&data, &["audit", "verify", "--head", &kept]);
+    assert!(verified.status.success(), "{verified:?}");
+    let (seal, _) = kept.split_once(':').unwrap();
+    let other = format!("{seal}:{}", "0".repeat(64));
+    let (status, line) = refused(&halfmoon(&data, &["audit", "verify", "--head", &other]));
+    assert_eq!(status, 1);
+    assert!(
+        line.contains(&format!("seal {seal} was written anew")),
+        "{line}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -4,17 +4,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use coordinator::engine::settings::Settings;
-use coordinator::verify::{Finding, Progress, Report, verify};
-use indicatif::{ProgressBar, ProgressStyle};
+use coordinator::verify::{Finding, Progress, Report, anchored, verify};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use mq_core::random::SystemRandom;
 use serde::Serialize;
 
+use super::head::Head;
 use crate::failure::Failure;
 use crate::folder::Folder;
 use crate::output::Output;
 
 /// How often the progress is drawn.
 const TICK: Duration = Duration::from_millis(200);
+/// So many times it is not: whatever is done within two seconds shows none.
+const PATIENCE: u32 = 10;
 
 /// The report as JSON.
 #[derive(Debug, Serialize)]
@@ -32,14 +35,18 @@ struct View {
 }
 
 /// Verifies, prints, and fails with exit status 1 if something was touched.
-pub(super) async fn run(folder: &Folder, output: &mut Output) -> Result<(), Failure> {
+pub(super) async fn run(
+    folder: &Folder,
+    heads: &[Head],
+    output: &mut Output,
+) -> Result<(), Failure> {
     let reader = folder.reader().await?;
     let progress = Arc::new(Progress::default());
-    let bar = ProgressBar::new(0).with_style(
+    let bar = ProgressBar::with_draw_target(Some(0), ProgressDrawTarget::hidden()).with_style(
         ProgressStyle::with_template("{wide_bar} {pos} of {len} events, {eta} left")
             .unwrap_or_else(|_| ProgressStyle::default_bar()),
     );
-    let report = {
+    let mut report = {
         let looking = verify(
             &reader,
             Settings::default().recorded_contradictions,
@@ -48,10 +55,15 @@ pub(super) async fn run(folder: &Folder, output: &mut Output) -> Result<(), Fail
         );
         tokio::pin!(looking);
         let mut tick = tokio::time::interval(TICK);
+        let mut ticks = 0;
         loop {
             tokio::select! {
                 report = &mut looking => break report?,
                 _ = tick.tick() => {
+                    ticks += 1;
+                    if ticks == PATIENCE {
+                        bar.set_draw_target(ProgressDrawTarget::stderr());
+                    }
                     let (events, all) = progress.events();
                     bar.set_length(all);
                     bar.set_position(events);
@@ -60,6 +72,10 @@ pub(super) async fn run(folder: &Folder, output: &mut Output) -> Result<(), Fail
         }
     };
     bar.finish_and_clear();
+    for head in heads {
+        let found = anchored(&*reader, head.seal, head.hash).await?;
+        report.findings.extend(found.map(Finding::from));
+    }
     print(&report, output)?;
     match report.findings.first() {
         None => Ok(()),
