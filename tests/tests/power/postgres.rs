@@ -93,9 +93,16 @@ impl Postgres {
     pub(super) async fn database(&self, name: &str) -> String {
         let mut connection = PgConnection::connect(&self.url("postgres")).await;
         let connection = connection.as_mut().expect("it is ready");
-        let sql = AssertSqlSafe(format!("CREATE DATABASE {name}"));
-        let made = sqlx::query(sql).execute(connection).await;
-        made.expect("its owner may do that");
+        for sql in [
+            format!("CREATE DATABASE {name}"),
+            // Its user has the name of a schema, where tables would be made otherwise.
+            format!("ALTER DATABASE {name} SET search_path TO public"),
+        ] {
+            let made = sqlx::query(AssertSqlSafe(sql))
+                .execute(&mut *connection)
+                .await;
+            made.expect("its owner may do that");
+        }
         self.url(name)
     }
 
