@@ -12,12 +12,13 @@ use coordinator::client::endpoint::HalfError;
 use coordinator::client::half::Settled;
 use coordinator::client::producer::BeginError;
 use coordinator::marker::databases::Markers;
+use examples::shop::kinds::{Kind, sql};
 use mq_core::message::Message;
 use mq_core::random::{Random, SystemRandom};
-use sqlx::SqlitePool;
+use sqlx::{Pool, Postgres, Sqlite};
 use tokio::task::JoinSet;
 
-use crate::service::{TOPIC, database};
+use crate::service::{TOPIC, database, database_at};
 
 /// The producer group of all instances.
 pub const GROUP: &str = "order-service";
@@ -28,13 +29,24 @@ const MARKERS_KEPT: Duration = Duration::from_secs(24 * 60 * 60);
 /// A local transaction is open for so long at most, and so long at most after it comes the next.
 const BUSY: Duration = Duration::from_millis(20);
 
-/// Runs until it is killed, over the SQLite database at `file`, at the server behind `nameserver`, with so many local
-/// transactions at the same time; with none it only answers check-backs.
+/// Runs until it is killed, over the SQLite database at `file` or the Postgres database at `postgres`, at the server behind
+/// `nameserver`, with so many local transactions at the same time; with none it only answers check-backs.
 ///
 /// # Errors
 /// The server or the database cannot be used, or a local transaction that nothing was wrong with is not committed.
-pub async fn run(nameserver: &str, file: &Path, at_once: u32) -> Result<()> {
-    let pool = database(file).await?;
+pub async fn run(
+    nameserver: &str,
+    file: &Path,
+    postgres: Option<String>,
+    at_once: u32,
+) -> Result<()> {
+    match postgres {
+        None => run_on::<Sqlite>(nameserver, database(file).await?, at_once).await,
+        Some(url) => run_on::<Postgres>(nameserver, database_at(&url).await?, at_once).await,
+    }
+}
+
+async fn run_on<DB: Kind>(nameserver: &str, pool: Pool<DB>, at_once: u32) -> Result<()> {
     let markers = Markers::new().add(pool.clone()).await?;
     let producer = Producer::builder(GROUP)
         .markers(markers)
@@ -58,7 +70,7 @@ pub async fn run(nameserver: &str, file: &Path, at_once: u32) -> Result<()> {
 }
 
 /// One local transaction with its message.
-async fn order(producer: &Producer, pool: &SqlitePool) -> Result<()> {
+async fn order<DB: Kind>(producer: &Producer, pool: &Pool<DB>) -> Result<()> {
     let message = Message::builder(TOPIC).tag("placed").build()?;
     let mut local = match producer.begin(pool, message).await {
         Ok(local) => local,
@@ -71,10 +83,9 @@ async fn order(producer: &Producer, pool: &SqlitePool) -> Result<()> {
     };
     let id = local.id();
     println!("half {id}");
-    sqlx::query("INSERT INTO placed (id) VALUES (?)")
-        .bind(id.to_bytes().to_vec())
-        .execute(&mut *local)
-        .await?;
+    let row = id.to_bytes();
+    let row = sql("INSERT INTO placed (id) VALUES ($1)").bind(&row[..]);
+    DB::execute(&mut local, row).await?;
     pause().await;
     match local.commit().await? {
         Settled::Decided => println!("committed {id}"),

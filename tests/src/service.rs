@@ -172,7 +172,7 @@ pub(crate) async fn database(file: &Path) -> Result<SqlitePool> {
 }
 
 /// The same in the Postgres database at `url`.
-async fn database_at(url: &str) -> Result<PgPool> {
+pub(crate) async fn database_at(url: &str) -> Result<PgPool> {
     let pool = PgPoolOptions::new().max_connections(4).connect(url).await?;
     sqlx::raw_sql(POSTGRES_TABLES).execute(&pool).await?;
     Ok(pool)

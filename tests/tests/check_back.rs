@@ -32,9 +32,25 @@ fn between(kill: u64) -> String {
     format!("local.committed:{}", 2 + kill * 7 % 11)
 }
 
+/// A new database in Postgres.
+async fn in_postgres() -> Option<String> {
+    let database = private_postgres::database().await;
+    Some(private_postgres::url_of(&database))
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_instance_that_is_killed_beside_another() {
-    let mut shop = Shop::open("").await;
+    killed_beside_another("an instance is killed beside another", None).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn on_postgres_an_instance_that_is_killed_beside_another() {
+    let what = "on Postgres, an instance is killed beside another";
+    killed_beside_another(what, in_postgres().await).await;
+}
+
+async fn killed_beside_another(what: &str, postgres: Option<String>) {
+    let mut shop = Shop::open("", postgres).await;
     let other = shop.instance(AT_ONCE, "");
     let mut times = Times::default();
     for kill in 0..kills() {
@@ -44,12 +60,22 @@ async fn an_instance_that_is_killed_beside_another() {
     }
     shop.leave(other);
     shop.judge().await;
-    times.conclude("an instance is killed beside another", BOUND);
+    times.conclude(what, BOUND);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_single_instance_that_is_killed_and_started_again() {
-    let mut shop = Shop::open("").await;
+    killed_and_started_again("a single instance is killed and started again", None).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn on_postgres_a_single_instance_that_is_killed_and_started_again() {
+    let what = "on Postgres, a single instance is killed and started again";
+    killed_and_started_again(what, in_postgres().await).await;
+}
+
+async fn killed_and_started_again(what: &str, postgres: Option<String>) {
+    let mut shop = Shop::open("", postgres).await;
     let mut times = Times::default();
     for kill in 0..kills() {
         let killed = shop.instance(AT_ONCE, &between(kill));
@@ -59,13 +85,23 @@ async fn a_single_instance_that_is_killed_and_started_again() {
         shop.leave(again);
     }
     shop.judge().await;
-    times.conclude("a single instance is killed and started again", BOUND);
+    times.conclude(what, BOUND);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_process_whose_connection_is_cut() {
+    cut_off("the connection is cut and the process lives", None).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn on_postgres_a_process_whose_connection_is_cut() {
+    let what = "on Postgres, the connection is cut and the process lives";
+    cut_off(what, in_postgres().await).await;
+}
+
+async fn cut_off(what: &str, postgres: Option<String>) {
     // Clients are told another address than the one where the broker listens: there the line begins.
-    let mut shop = Shop::open("brokerIP1=127.0.0.2\n").await;
+    let mut shop = Shop::open("brokerIP1=127.0.0.2\n", postgres).await;
     let broker = shop.broker();
     let begin = std::net::SocketAddr::from(([127, 0, 0, 2], broker.port()));
     let line = Line::lay(begin, broker).await.expect("the port is free");
@@ -82,5 +118,5 @@ async fn a_process_whose_connection_is_cut() {
     shop.leave(cut_off);
     shop.leave(other);
     shop.judge().await;
-    times.conclude("the connection is cut and the process lives", BOUND);
+    times.conclude(what, BOUND);
 }

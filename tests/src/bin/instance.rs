@@ -1,8 +1,10 @@
-//! The instance of a service that tests kill or cut off: `instance NAMESERVER DATABASE AT_ONCE [STEP[:N]]`.
+//! The instance of a service that tests kill or cut off: `instance NAMESERVER DATABASE AT_ONCE [STEP[:N]]`; a Postgres database
+//! that the environment names is taken instead of the file DATABASE.
 
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
+use tests::{instance, service};
 
 #[tokio::main]
 async fn main() -> Result<()> {
@@ -18,5 +20,6 @@ async fn main() -> Result<()> {
     if let Ok(step) = next("STEP") {
         coordinator::steps::arm(&step)?;
     }
-    tests::instance::run(&nameserver, &database, at_once).await
+    let postgres = std::env::var(service::POSTGRES).ok();
+    instance::run(&nameserver, &database, postgres, at_once).await
 }

@@ -2,17 +2,17 @@
 
 use std::collections::HashSet;
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use coordinator::embedded::DATABASE_FILE;
 use coordinator::store::TxReader;
-use coordinator::store::sqlite::{Options, open_reader};
+use coordinator::store::database::{Database, Options};
 use coordinator::transaction::{State, TransactionId};
 use mq_core::clock::{Clock, SystemClock};
 use tempfile::TempDir;
 use tests::checker::facts::Answer;
+use tests::checker::source::Source;
 use tests::checker::{Phase, check, folder, tables};
 use tests::instance::READY;
 use tests::process::{Program, Running};
@@ -32,6 +32,8 @@ const LOOK: Duration = Duration::from_millis(5);
 pub(super) struct Shop {
     server: Server,
     folder: TempDir,
+    /// The URL of the database of server and instances, unless they are in SQLite.
+    postgres: Option<String>,
     reader: Arc<dyn TxReader>,
     clock: SystemClock,
     answers: Vec<Answer>,
@@ -46,15 +48,23 @@ pub(super) struct Left {
 }
 
 impl Shop {
-    /// A server with these settings and an empty database.
-    pub(super) async fn open(settings: &'static str) -> Self {
-        let plan = Plan::of(env!("CARGO_BIN_EXE_server")).settings(settings);
+    /// A server with these settings and an empty database, in Postgres if there is the URL of one.
+    pub(super) async fn open(settings: &'static str, postgres: Option<String>) -> Self {
+        let mut plan = Plan::of(env!("CARGO_BIN_EXE_server")).settings(settings);
+        if let Some(url) = &postgres {
+            plan = plan.variable("HALFMOON_DATABASE", url);
+        }
         let server = plan.start().expect("the server starts");
         let data = server.data().expect("it is ours");
-        let reader = open_reader(data.join(DATABASE_FILE), Options::default()).await;
+        let store = match &postgres {
+            None => Database::Sqlite(data.join(DATABASE_FILE)),
+            Some(url) => Database::Postgres(url.clone()),
+        };
+        let reader = store.open_reader(Options::default()).await;
         Self {
             server,
             folder: tempfile::tempdir().expect("a temporary folder can be made"),
+            postgres,
             reader: reader.expect("the server has made its database"),
             clock: SystemClock::new(),
             answers: Vec::new(),
@@ -71,8 +81,11 @@ impl Shop {
     pub(super) fn instance(&self, at_once: u32, step: &str) -> Running {
         let mut program = Program::new(env!("CARGO_BIN_EXE_instance"))
             .argument(self.server.nameserver())
-            .argument(self.database())
+            .argument(self.folder.path().join(service::DATABASE))
             .argument(at_once.to_string());
+        if let Some(url) = &self.postgres {
+            program = program.variable(service::POSTGRES, url);
+        }
         if !step.is_empty() {
             program = program.argument(step);
         }
@@ -118,8 +131,10 @@ impl Shop {
     }
 
     /// Waits until what was left open is decided; of what is committed in the service's database notes how long it took.
+    ///
+    /// That database is read after the decisions: a COMMIT that a killed process has sent may take effect after its death.
     pub(super) async fn decided(&self, left: Left, times: &mut Times) {
-        let business = self.business().await;
+        let mut decided = Vec::new();
         for id in left.ids {
             let state = loop {
                 let row = self.reader.transaction(TransactionId(id)).await;
@@ -132,6 +147,10 @@ impl Shop {
                 tokio::time::sleep(LOOK).await;
             };
             let taken = self.clock.monotonic().saturating_sub(left.since);
+            decided.push((id, state, taken));
+        }
+        let business = self.business().await;
+        for (id, state, taken) in decided {
             let committed = business.contains(&id);
             assert_eq!(state == State::Committed, committed, "{id:032X}");
             let events = self.reader.events(TransactionId(id)).await;
@@ -143,26 +162,43 @@ impl Shop {
 
     /// Lets everything be decided, ends the server, and has all of it compared.
     pub(super) async fn judge(mut self) {
-        let last = self.instance(0, "");
+        self.settle().await;
+        self.end();
+        // What the server held back is written at its end, and may be open.
+        while !self.is_settled().await {
+            self.server = self.server.again().expect("it starts again");
+            self.settle().await;
+            self.end();
+        }
+        let data = self.server.data().expect("it is ours");
+        let world = match &self.postgres {
+            None => folder::read(&data).await,
+            Some(url) => folder::read_with_postgres(&data, url).await,
+        };
+        let mut world = world.expect("log and database are whole");
+        world.answers = std::mem::take(&mut self.answers);
+        let markers = tables::markers(self.database(), Some(service::BUSINESS)).await;
+        world.databases.push(markers.expect("the tables are there"));
+        let report = check(&world, Phase::Healed);
+        assert!(report.is_clean(), "{report}");
+    }
+
+    /// Waits until nothing is open that the server has written.
+    async fn settle(&self) {
+        let _answers = self.instance(0, "");
         let start = self.clock.monotonic();
         while !self.is_settled().await {
             let taken = self.clock.monotonic().saturating_sub(start);
             assert!(taken < WITHIN, "something is open after {taken:?}");
             tokio::time::sleep(LOOK).await;
         }
-        drop(last);
+    }
+
+    /// Ends the server, which keeps its folder.
+    fn end(&mut self) {
         self.server.terminate().expect("it runs");
         let status = self.server.ended().expect("it ends");
         assert!(status.success(), "{}", self.server.told());
-        let data = self.server.data().expect("it is ours");
-        let mut world = folder::read(&data)
-            .await
-            .expect("log and database are whole");
-        world.answers = std::mem::take(&mut self.answers);
-        let markers = tables::markers(&self.database(), Some(service::BUSINESS)).await;
-        world.databases.push(markers.expect("the tables are there"));
-        let report = check(&world, Phase::Healed);
-        assert!(report.is_clean(), "{report}");
     }
 
     async fn is_settled(&self) -> bool {
@@ -174,12 +210,16 @@ impl Shop {
 
     /// The transactions whose business row is there.
     async fn business(&self) -> HashSet<u128> {
-        let markers = tables::markers(&self.database(), Some(service::BUSINESS)).await;
+        let markers = tables::markers(self.database(), Some(service::BUSINESS)).await;
         markers.expect("readable").business.expect("asked for")
     }
 
-    fn database(&self) -> PathBuf {
-        self.folder.path().join(service::DATABASE)
+    /// Where the instances have their tables.
+    fn database(&self) -> Source {
+        match &self.postgres {
+            None => Source::from(&self.folder.path().join(service::DATABASE)),
+            Some(url) => Source::schema(url, "public"),
+        }
     }
 }
 
