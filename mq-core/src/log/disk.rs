@@ -178,19 +178,7 @@ impl Disk for FolderDisk {
     }
 
     fn list(&self, folder: &str) -> io::Result<Vec<String>> {
-        let entries = match fs::read_dir(self.folder.join(folder)) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-            entries => entries?,
-        };
-        let mut names = Vec::new();
-        for entry in entries {
-            let entry = entry?;
-            if entry.file_type()?.is_file() {
-                names.extend(entry.file_name().into_string());
-            }
-        }
-        names.sort();
-        Ok(names)
+        list(&self.folder.join(folder))
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
@@ -243,6 +231,50 @@ impl Disk for FolderDisk {
     }
 }
 
+/// A folder that somebody else may have locked, for reading only: nothing in it is made or changed.
+#[derive(Debug)]
+pub struct ReadOnlyFolder {
+    folder: PathBuf,
+}
+
+impl ReadOnlyFolder {
+    /// The folder at `path`, which need not exist before something in it is asked for.
+    #[must_use]
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        Self {
+            folder: path.into(),
+        }
+    }
+
+    fn refuse(&self) -> io::Error {
+        let what = format!("{} was opened for reading only", self.folder.display());
+        io::Error::new(io::ErrorKind::Unsupported, what)
+    }
+}
+
+impl Disk for ReadOnlyFolder {
+    /// Opens a file that is there; writing to it fails.
+    fn open(&self, name: &str) -> io::Result<Arc<dyn File>> {
+        Ok(Arc::new(RealFile(fs::File::open(self.folder.join(name))?)))
+    }
+
+    fn list(&self, folder: &str) -> io::Result<Vec<String>> {
+        list(&self.folder.join(folder))
+    }
+
+    fn rename(&self, _: &str, _: &str) -> io::Result<()> {
+        Err(self.refuse())
+    }
+
+    fn remove(&self, _: &str) -> io::Result<()> {
+        Err(self.refuse())
+    }
+
+    fn sync_folder(&self, _: &str) -> io::Result<()> {
+        Err(self.refuse())
+    }
+}
+
 /// Creates a folder and those above it, and makes the new names durable.
 fn create_folder(folder: &Path) -> io::Result<()> {
     if folder.is_dir() {
@@ -267,6 +299,23 @@ fn open_or_create(path: &Path) -> io::Result<fs::File> {
         .create(true)
         .truncate(false)
         .open(path)
+}
+
+/// The names of the files in `folder`, sorted.
+fn list(folder: &Path) -> io::Result<Vec<String>> {
+    let entries = match fs::read_dir(folder) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries?,
+    };
+    let mut names = Vec::new();
+    for entry in entries {
+        let entry = entry?;
+        if entry.file_type()?.is_file() {
+            names.extend(entry.file_name().into_string());
+        }
+    }
+    names.sort();
+    Ok(names)
 }
 
 struct RealFile(fs::File);

@@ -22,6 +22,7 @@ pub mod memory;
 pub mod memory_disk;
 pub mod open;
 mod queue_index;
+pub mod reading;
 mod recovery;
 mod scan;
 mod segments;

@@ -122,7 +122,7 @@ fn load_checkpoint(files: &Files) -> Result<Option<Checkpoint>, OpenError> {
 }
 
 /// The segments in the folder with the logs they belong to, by start.
-fn find_segments(files: &Files) -> Result<Vec<(LogId, Segment)>, OpenError> {
+pub(super) fn find_segments(files: &Files) -> Result<Vec<(LogId, Segment)>, OpenError> {
     let names = files
         .disk()
         .list("")
@@ -167,7 +167,7 @@ fn find_segments(files: &Files) -> Result<Vec<(LogId, Segment)>, OpenError> {
 }
 
 /// Checks that the segments belong together and reach as far as the checkpoint says.
-fn check_segments(
+pub(super) fn check_segments(
     found: &[(LogId, Segment)],
     id: LogId,
     checkpoint: Option<&Checkpoint>,

@@ -106,6 +106,20 @@ impl<'a> Scan<'a> {
         if starts { Ok(scan) } else { Err(not_a_record) }
     }
 
+    /// Starts at the start of the log and goes on as long as there are records: the end is an error.
+    pub(super) const fn from_start(segments: &'a Segments, codec: &'a Codec, first: u64) -> Self {
+        Self {
+            window: Window::new(segments, codec),
+            position: first,
+            end: u64::MAX,
+        }
+    }
+
+    /// Where the next record may start.
+    pub(super) const fn position(&self) -> u64 {
+        self.position
+    }
+
     fn advance(&mut self) -> Result<Option<Stored>, ReadError> {
         while self.position < self.end {
             let at = self.position;

@@ -1,0 +1,171 @@
+//! Reading a log that another process may be writing to, changing nothing.
+
+use std::sync::Arc;
+
+use super::disk::Disk;
+use super::files::Files;
+use super::layout::Codec;
+use super::open::{OpenError, Settings};
+use super::recovery::{check_segments, find_segments};
+use super::scan::Scan;
+use super::segments::Segments;
+use super::{LogId, Position, ReadError, Stored};
+
+/// The segments of a log as they were when it was opened. What of them is durable only its owner knows: whoever reads must
+/// have learnt from elsewhere how far to go.
+#[derive(Debug)]
+pub struct LogReader {
+    segments: Segments,
+    codec: Codec,
+}
+
+impl LogReader {
+    /// Opens the log on `disk`, such as a [`super::disk::ReadOnlyFolder`]. Nothing is made, changed or locked.
+    ///
+    /// # Errors
+    /// [`OpenError`] when there is no segment, one is missing, or one belongs to another log.
+    pub fn open(disk: Arc<dyn Disk>) -> Result<Self, OpenError> {
+        let files = Arc::new(Files::new(disk));
+        let found = find_segments(&files)?;
+        let Some((id, _)) = found.first().copied() else {
+            return Err(OpenError::Foreign {
+                file: "the log's folder".into(),
+                what: "it has no segment".into(),
+            });
+        };
+        let segments = check_segments(&found, id, None)?;
+        Ok(Self {
+            segments: Segments::new(files, id, &Settings::default(), segments),
+            codec: Codec::new(id),
+        })
+    }
+
+    /// The log's identity.
+    #[must_use]
+    pub const fn id(&self) -> LogId {
+        self.codec.id()
+    }
+
+    /// The oldest position that is kept.
+    #[must_use]
+    pub fn start(&self) -> Position {
+        Position(self.segments.first_batch())
+    }
+
+    /// All records from the oldest on, in log order, each checked; up to `durable`, which must be a position up to which the
+    /// log is known to be durable, or 0. Behind it as far as there are whole records: those may or may not be durable.
+    #[must_use]
+    pub fn scan(&self, durable: Position) -> Reading<'_> {
+        Reading {
+            scan: Scan::from_start(&self.segments, &self.codec, self.start().0),
+            durable: durable.0,
+        }
+    }
+}
+
+/// The records of a log that is read beside its owner. After an error it ends.
+#[derive(Debug)]
+pub struct Reading<'a> {
+    scan: Scan<'a>,
+    durable: u64,
+}
+
+impl Iterator for Reading<'_> {
+    type Item = Result<Stored, ReadError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let behind = self.scan.position() >= self.durable;
+        self.scan.next().filter(|next| next.is_ok() || !behind)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::clock::ManualClock;
+    use crate::log::conformance::{OWNER, append, note};
+    use crate::log::disk::{FolderDisk, ReadOnlyFolder};
+    use crate::log::file::FileLog;
+    use crate::log::{Flush, Log as _};
+    use crate::random::SeededRandom;
+
+    fn reader(folder: &std::path::Path) -> Result<LogReader, OpenError> {
+        LogReader::open(Arc::new(ReadOnlyFolder::new(folder)))
+    }
+
+    fn settings() -> Settings {
+        Settings {
+            segment_bytes: 16 << 10,
+            owners: vec![OWNER],
+            ..Settings::default()
+        }
+    }
+
+    #[test]
+    fn a_log_is_read_beside_its_owner_as_far_as_it_goes() {
+        let folder = tempfile::tempdir().unwrap();
+        let disk = Arc::new(FolderDisk::open(folder.path()).unwrap());
+        let clock = Arc::new(ManualClock::new(0));
+        let log = FileLog::open(disk, settings(), clock, &SeededRandom::new(1)).unwrap();
+        for number in 0..20_u8 {
+            let entries = vec![note(OWNER, &[number; 3000])];
+            append(&log, entries, Flush::Sync).unwrap();
+        }
+        let expected: Vec<Stored> = log.scan(Position(0)).unwrap().map(Result::unwrap).collect();
+        let names = || {
+            let names = fs::read_dir(folder.path()).unwrap();
+            let mut names: Vec<_> = names.map(|entry| entry.unwrap().file_name()).collect();
+            names.sort();
+            names
+        };
+        let before = names();
+        let reading = reader(folder.path()).unwrap();
+        assert_eq!(
+            (reading.id(), reading.start()),
+            (log.id(), log.range().start)
+        );
+        for durable in [Position(0), expected[7].position, log.range().end] {
+            let records = reading.scan(durable);
+            let read: Vec<Stored> = records.map(Result::unwrap).collect();
+            assert_eq!(read, expected);
+        }
+        assert_eq!(names(), before);
+    }
+
+    #[test]
+    fn what_is_missing_or_damaged_is_named_and_nothing_is_made() {
+        let folder = tempfile::tempdir().unwrap();
+        let error = reader(folder.path()).unwrap_err();
+        assert!(error.to_string().contains("no segment"), "{error}");
+        let gone = folder.path().join("gone");
+        assert!(reader(&gone).is_err() && !gone.exists());
+        let disk = Arc::new(FolderDisk::open(folder.path()).unwrap());
+        let clock = Arc::new(ManualClock::new(0));
+        let log = FileLog::open(disk, settings(), clock, &SeededRandom::new(1)).unwrap();
+        for number in 0..20_u8 {
+            let entries = vec![note(OWNER, &[number; 3000])];
+            append(&log, entries, Flush::Sync).unwrap();
+        }
+        let end = log.range().end;
+        drop(log);
+        let first = folder.path().join("00000000000000000000.log");
+        let whole = fs::read(&first).unwrap();
+        let mut touched = whole.clone();
+        touched[8000] ^= 1;
+        fs::write(&first, &touched).unwrap();
+        let reading = reader(folder.path()).unwrap();
+        let last = reading.scan(end).last();
+        assert!(
+            matches!(last, Some(Err(ReadError::Damaged { .. }))),
+            "{last:?}"
+        );
+        // Where nobody says that more was durable, that is the end.
+        assert!(reading.scan(Position(0)).all(|record| record.is_ok()));
+        let second = folder.path().join("00000000000000016384.log");
+        fs::remove_file(second).unwrap();
+        let error = reader(folder.path()).unwrap_err();
+        assert!(error.to_string().contains("missing"), "{error}");
+    }
+}
