@@ -10,7 +10,7 @@ use anyhow::{Result, bail};
 use coordinator::client::Producer;
 use coordinator::client::endpoint::HalfError;
 use coordinator::client::half::Settled;
-use coordinator::client::producer::BeginError;
+use coordinator::client::producer::{BeginError, ConnectError};
 use coordinator::marker::databases::Markers;
 use examples::shop::kinds::{Kind, sql};
 use mq_core::message::Message;
@@ -48,10 +48,17 @@ pub async fn run(
 
 async fn run_on<DB: Kind>(nameserver: &str, pool: Pool<DB>, at_once: u32) -> Result<()> {
     let markers = Markers::new().add(pool.clone()).await?;
-    let producer = Producer::builder(GROUP)
-        .markers(markers)
-        .keep_markers(MARKERS_KEPT);
-    let producer = producer.connect(nameserver).await?;
+    let producer = loop {
+        let producer = Producer::builder(GROUP)
+            .markers(markers.clone())
+            .keep_markers(MARKERS_KEPT);
+        match producer.connect(nameserver).await {
+            Ok(producer) => break producer,
+            Err(ConnectError::Unreachable(why)) => eprintln!("not connected yet: {why}"),
+            Err(error) => return Err(error.into()),
+        }
+        pause().await;
+    };
     println!("{READY}");
     let mut workers = JoinSet::new();
     for _ in 0..at_once {

@@ -69,7 +69,16 @@ impl Drop for Line {
 
 async fn take(listener: TcpListener, to: SocketAddr, open: Arc<Mutex<watch::Sender<State>>>) {
     let mut connections = JoinSet::new();
-    while let Ok((near, _)) = listener.accept().await {
+    loop {
+        let near = match listener.accept().await {
+            Ok((near, _)) => near,
+            // That of one connection, which was gone before it was taken.
+            Err(error) => {
+                eprintln!("a connection over the line is not taken: {error}");
+                tokio::task::yield_now().await;
+                continue;
+            }
+        };
         let state = {
             let open = open.lock().unwrap_or_else(PoisonError::into_inner);
             open.subscribe()

@@ -74,9 +74,12 @@ pub enum ConnectError {
     /// The group's name breaks a rule.
     #[error(transparent)]
     Name(#[from] NameError),
-    /// The coordinator refuses or cannot be reached; the text says why.
+    /// The coordinator refuses; the text says why.
     #[error("{0}")]
     Refused(String),
+    /// The coordinator cannot be reached now, as the text says. Try again.
+    #[error("{0}")]
+    Unreachable(String),
 }
 
 /// Why a local transaction did not begin. Nothing of it stands in the database, and the message never appears.

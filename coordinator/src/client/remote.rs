@@ -28,7 +28,14 @@ impl Builder {
     /// # Errors
     /// [`ConnectError`] when the group's name or an address breaks a rule, or nobody can be reached.
     pub async fn connect(self, nameservers: &str) -> Result<Producer, ConnectError> {
-        let refused = |error: ClientError| ConnectError::Refused(error.to_string());
+        let refused = |error: ClientError| {
+            let why = error.to_string();
+            if error.is_retryable() {
+                ConnectError::Unreachable(why)
+            } else {
+                ConnectError::Refused(why)
+            }
+        };
         self.over(async move |said, queue| {
             let place = Place::Producer(said.group.clone());
             let connected = remote::network(nameservers, None, Some(place)).await;
