@@ -1,18 +1,25 @@
 //! Reading the whole history with its seals, and every transaction, and having them judged: was anything touched?
 //!
-//! Finds what was edited, removed, inserted or swapped in history, seals, owner row or the states of transactions, by
-//! anyone who could not write everything behind it anew as well; the head of the chain, kept elsewhere, finds that too.
+//! Finds what was edited, removed, inserted or swapped in history, seals, owner row or the rows of transactions, by
+//! anyone who could not write everything behind it anew as well. The log, whose half messages and decisions are compared
+//! with the rows, and the head of the chain, kept elsewhere, find that, too.
 
+mod rows;
+
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use mq_core::log::reading::LogReader;
+use mq_core::log::{LogId, ReadError};
 use mq_core::random::Random;
 
 use crate::audit::Event;
 use crate::audit::books::{Books, Mismatch, Suspects};
 use crate::audit::chain::{Break, Chain};
 use crate::audit::seal::Hash;
-use crate::store::{Filter, Owner, Row, StoreError, TxReader};
+use crate::store::{Filter, Owner, StoreError, TxReader};
+use crate::transaction::TransactionId;
 
 /// Events read at once: some 2 MB.
 const EVENTS_PAGE: u32 = 8_192;
@@ -23,8 +30,21 @@ const ROWS_PAGE: u32 = 8_192;
 /// Most findings that are kept; the others are counted.
 const MOST_FINDINGS: usize = 1_000;
 
+/// Why a run cannot come to an end. What was touched is no error.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum VerifyError {
+    /// The store cannot be read.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The log cannot be read, or deleted meanwhile what was to be read.
+    #[error(transparent)]
+    Log(#[from] ReadError),
+}
+
 /// One thing that is not as it was written.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum Finding {
     /// In the history, its seals or the owner row.
     #[error(transparent)]
@@ -32,6 +52,17 @@ pub enum Finding {
     /// In the row of a transaction.
     #[error(transparent)]
     Transaction(#[from] Mismatch),
+    /// In the log.
+    #[error(transparent)]
+    Log(ReadError),
+    /// The owner row names another log than the one beside it.
+    #[error("the owner row says that the database belongs to log {:032x}; this is log {:032x}", stated.0, this.0)]
+    OtherLog {
+        /// What the owner row says.
+        stated: LogId,
+        /// The log that was read.
+        this: LogId,
+    },
 }
 
 /// What was looked at and found.
@@ -43,6 +74,8 @@ pub struct Report {
     pub seals: u64,
     /// Transactions looked at.
     pub transactions: u64,
+    /// Position up to which the log was compared with the rows; `None` if it was not.
+    pub log: Option<u64>,
     /// The owner row that everything was compared with; `None` for a store that was never written.
     pub owner: Option<Owner>,
     /// What is not as it was written, the history's first; at most 1,000.
@@ -59,6 +92,20 @@ impl Report {
             self.more += 1;
         }
     }
+
+    /// Adds what was found beside the log; of a transaction about which the history has complained that is enough.
+    fn add(&mut self, found: Vec<Finding>) {
+        let whose = |finding: &Finding| match finding {
+            Finding::Transaction(mismatch) => Some(mismatch.transaction),
+            Finding::History(_) | Finding::Log(_) | Finding::OtherLog { .. } => None,
+        };
+        let known: HashSet<TransactionId> = self.findings.iter().filter_map(whose).collect();
+        let new = |finding: &Finding| whose(finding).is_none_or(|id| !known.contains(&id));
+        found
+            .into_iter()
+            .filter(new)
+            .for_each(|finding| self.find(finding));
+    }
 }
 
 /// How far a run has come; read it from anywhere.
@@ -66,6 +113,8 @@ impl Report {
 pub struct Progress {
     events: AtomicU64,
     all: AtomicU64,
+    read: AtomicU64,
+    log: AtomicU64,
 }
 
 impl Progress {
@@ -77,21 +126,39 @@ impl Progress {
             self.all.load(Ordering::Relaxed),
         )
     }
+
+    /// Bytes of the log that were read, and how many there are to read; 0 of 0 without a log.
+    #[must_use]
+    pub fn log_bytes(&self) -> (u64, u64) {
+        (
+            self.read.load(Ordering::Relaxed),
+            self.log.load(Ordering::Relaxed),
+        )
+    }
 }
 
-/// Looks at everything that stands in the store at the time of the call; a writer may go on meanwhile.
-///
-/// Of the contradictions of one transaction the history tells the first `recorded_contradictions`, a setting of the
-/// coordinator. `random` must not be guessable.
+/// What is looked at.
+#[derive(Debug)]
+pub struct Subject<'a> {
+    /// The store.
+    pub reader: &'a Arc<dyn TxReader>,
+    /// The log it belongs to. Without it the rows are compared with the history only.
+    pub log: Option<&'a Arc<LogReader>>,
+    /// Of the contradictions of one transaction the history tells so many: a setting of the coordinator.
+    pub recorded_contradictions: u32,
+}
+
+/// Looks at everything that stands there at the time of the call; a writer may go on meanwhile. `random` must not be
+/// guessable.
 ///
 /// # Errors
-/// [`StoreError`] when the store cannot be read. What was touched is no error: see [`Report::findings`].
+/// [`VerifyError`] when store or log cannot be read. What was touched is no error: see [`Report::findings`].
 pub async fn verify(
-    reader: &Arc<dyn TxReader>,
-    recorded_contradictions: u32,
+    subject: &Subject<'_>,
     random: &dyn Random,
-    progress: &Progress,
-) -> Result<Report, StoreError> {
+    progress: &Arc<Progress>,
+) -> Result<Report, VerifyError> {
+    let reader = subject.reader;
     let mut report = Report::default();
     let Some(owner) = reader.owner().await? else {
         if holds_something(&**reader).await? {
@@ -101,35 +168,51 @@ pub async fn verify(
     };
     below_the_first(&**reader, &mut report).await?;
     report.owner = Some(owner);
-    progress
-        .all
-        .store(owner.next_event.saturating_sub(1), Ordering::Relaxed);
+    let log = its_log(subject, &owner, &mut report);
+    let events = owner.next_event.saturating_sub(1);
+    progress.all.store(events, Ordering::Relaxed);
+    let length = log.as_ref().map(|_| owner.watermark.0);
+    progress.log.store(length.unwrap_or(0), Ordering::Relaxed);
 
-    let mut told = Books::new(random.next_u128(), recorded_contradictions);
-    let mut stated = told.twin();
-    let rows = {
-        let reader = Arc::clone(reader);
+    let mut told = Books::new(random.next_u128(), subject.recorded_contradictions);
+    let walking = {
+        let (reader, stated) = (Arc::clone(reader), told.twin());
+        let progress = Arc::clone(progress);
         tokio::spawn(async move {
-            let count = each_row(&*reader, |row| stated.state(row)).await?;
-            Ok::<_, StoreError>((stated, count))
+            rows::walk(&reader, stated, log.as_ref(), owner.watermark, &progress).await
         })
     };
     let chained = chain(&**reader, &owner, &mut told, &mut report, progress).await;
-    let rows = rows
+    let walked = walking
         .await
         .map_err(|error| StoreError::Unavailable(error.to_string()))?;
     chained?;
-    let (stated, transactions) = rows?;
-    report.transactions = transactions;
-    if let Some(suspects) = told.compare(stated) {
+    let walked = walked?;
+    report.transactions = walked.rows;
+    report.log = length;
+    if let Some(suspects) = told.compare(walked.stated) {
         // Where events were touched, what they tell of their transactions is no measure.
         if !report.findings.iter().any(about_events) {
-            for mismatch in look_again(&**reader, &owner, suspects).await? {
+            for mismatch in look_again(reader, &owner, suspects).await? {
                 report.find(mismatch);
             }
         }
     }
+    report.add(walked.found);
     Ok(report)
+}
+
+/// The log, if it is the one that the owner row names.
+fn its_log(subject: &Subject<'_>, owner: &Owner, report: &mut Report) -> Option<Arc<LogReader>> {
+    let log = subject.log?;
+    if log.id() == owner.log {
+        return Some(Arc::clone(log));
+    }
+    report.find(Finding::OtherLog {
+        stated: owner.log,
+        this: log.id(),
+    });
+    None
 }
 
 /// Compares seal `number` with its hash that was kept elsewhere; `None` if it is that seal.
@@ -255,54 +338,36 @@ async fn events(
     Ok(all)
 }
 
-/// Shows every row to `look`; returns how many there are.
-async fn each_row(
-    reader: &dyn TxReader,
-    mut look: impl FnMut(&Row) + Send,
-) -> Result<u64, StoreError> {
-    let mut filter = Filter {
-        limit: ROWS_PAGE,
-        ..Filter::default()
-    };
-    let mut count = 0;
-    loop {
-        let page = reader.list(&filter).await?;
-        let Some(last) = page.last() else {
-            return Ok(count);
-        };
-        filter.after = Some(last.half.position);
-        count += page.len() as u64;
-        page.iter().for_each(&mut look);
-    }
-}
-
 fn about_events(found: &Finding) -> bool {
     match found {
         Finding::History(found) => !matches!(found, Break::SealChanged(_) | Break::Owner { .. }),
-        Finding::Transaction(_) => false,
+        Finding::Transaction(_) | Finding::Log(_) | Finding::OtherLog { .. } => false,
     }
 }
 
 /// The second look, at the few transactions that may not agree.
 async fn look_again(
-    reader: &dyn TxReader,
+    reader: &Arc<dyn TxReader>,
     owner: &Owner,
     mut suspects: Suspects,
 ) -> Result<Vec<Mismatch>, StoreError> {
     let mut from = 1;
     while from < owner.next_event {
         let behind = owner.next_event.min(from + u64::from(EVENTS_PAGE));
-        for event in events(reader, from, behind).await? {
+        for event in events(&**reader, from, behind).await? {
             suspects.tell(&event);
         }
         from = behind;
     }
     let mut found = Vec::new();
-    each_row(reader, |row| found.extend(suspects.state(row))).await?;
+    let mut rows = rows::Rows::new(reader);
+    while let Some(row) = rows.next().await? {
+        found.extend(suspects.state(&row));
+    }
     found.extend(suspects.missing());
     let mut stands = Vec::new();
     for mismatch in found {
-        if still(reader, owner, &mismatch).await? {
+        if still(&**reader, owner, &mismatch).await? {
             stands.push(mismatch);
         }
     }

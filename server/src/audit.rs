@@ -23,10 +23,13 @@ pub struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Look whether anybody has touched the history, its seals or the states of transactions
+    /// Look whether anybody has touched the history, its seals or the transactions
     ///
     /// Reads everything once and names each event, seal or transaction that is not as it was written: edited, removed,
     /// inserted or swapped. Exit status 1 if there is one. Works whether or not a process runs in the data folder.
+    ///
+    /// The log in the data folder, if it is there, is read as well: it has every half message and every decision, whatever
+    /// was done to the database.
     ///
     /// Whoever can write the database and rewrites everything behind a change leaves a history that fits again. Keep what
     /// `audit head` prints elsewhere from time to time, and give it to --head later.
@@ -34,6 +37,9 @@ enum Command {
         /// A seal as `audit head` printed it at some time; several if repeated
         #[arg(long = "head", value_name = "SEAL:HASH")]
         heads: Vec<Head>,
+        /// Compare the database with itself only; a log of many gigabytes takes its time
+        #[arg(long)]
+        without_log: bool,
         /// Print one JSON object
         #[arg(long)]
         json: bool,
@@ -80,9 +86,13 @@ pub async fn run(arguments: Arguments) -> Result<(), Failure> {
     let Arguments { command, folder } = arguments;
     let mut output;
     match command {
-        Command::Verify { heads, json } => {
+        Command::Verify {
+            heads,
+            without_log,
+            json,
+        } => {
             output = Output::new(json);
-            let verified = verify::run(&folder, &heads, &mut output).await;
+            let verified = verify::run(&folder, &heads, without_log, &mut output).await;
             output.finish()?;
             return verified;
         }

@@ -3,6 +3,7 @@
 use std::io;
 
 use coordinator::store::StoreError;
+use coordinator::verify::VerifyError;
 
 /// Why a command did not succeed.
 #[derive(Debug)]
@@ -33,6 +34,12 @@ impl Failure {
             Self::Negative(_) => 1,
             Self::Environment(_) => 2,
         }
+    }
+}
+
+impl From<VerifyError> for Failure {
+    fn from(error: VerifyError) -> Self {
+        Self::Environment(error.to_string())
     }
 }
 

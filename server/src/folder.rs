@@ -9,7 +9,9 @@ use coordinator::embedded::{DATABASE_FILE, Embedded, LOG_FOLDER, OpenError, Sett
 use coordinator::store::TxReader;
 use coordinator::store::database::{Database, Options};
 
+use mq_core::log::disk::ReadOnlyFolder;
 use mq_core::log::open::OpenError as LogOpenError;
+use mq_core::log::reading::LogReader;
 
 use crate::failure::Failure;
 
@@ -45,6 +47,20 @@ impl Folder {
     pub async fn reader(&self) -> Result<Arc<dyn TxReader>, Failure> {
         let database = self.existing_database()?;
         Ok(database.open_reader(Options::default()).await?)
+    }
+
+    /// Opens the log for reading, whether or not a process works in the folder; `None` if the folder has none.
+    ///
+    /// # Errors
+    /// [`Failure::Environment`]: what is there is not a whole log.
+    pub fn log(&self) -> Result<Option<Arc<LogReader>>, Failure> {
+        let path = self.data.join(LOG_FOLDER);
+        if !path.is_dir() {
+            return Ok(None);
+        }
+        let opened = LogReader::open(Arc::new(ReadOnlyFolder::new(&path)));
+        let failed = |error| Failure::Environment(format!("{}: {error}", path.display()));
+        opened.map(|log| Some(Arc::new(log))).map_err(failed)
     }
 
     /// Opens the data folder to change something in it, alone. Nothing is created.

@@ -226,6 +226,9 @@ async fn verify_finds_an_untouched_history_beside_a_running_process_and_after_it
         (&report["events"], &report["transactions"]),
         (&4.into(), &4.into())
     );
+    assert!(report["log"].is_u64(), "{report}");
+    let without = json(&data, &["audit", "verify", "--without-log"]);
+    assert!(without["log"].is_null(), "{without}");
     let text = out(&halfmoon(&data, &["audit", "verify"]));
     assert!(text.contains("nothing was touched"), "{text}");
 

@@ -2,6 +2,7 @@
 
 pub mod books;
 pub mod chain;
+pub mod echo;
 pub mod seal;
 pub mod why;
 

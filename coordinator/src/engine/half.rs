@@ -10,7 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use mq_core::broker::clients::Notice;
 use mq_core::broker::filter::tag_code;
-use mq_core::log::{Mark, OwnerId, Position, QueueOffset};
+use mq_core::log::{Mark, OwnerId, Position, QueueOffset, Stored};
 use mq_core::names::{GroupName, QueueId, TopicName};
 use mq_core::wire::encoded::EncodedRecord;
 use mq_core::wire::ids;
@@ -18,6 +18,7 @@ use mq_core::wire::properties;
 use mq_core::wire::record::{NewRecord, RecordView, place};
 use mq_core::wire::reserved;
 
+use crate::audit::echo::Recorded;
 use crate::client::endpoint::HalfRequest;
 use crate::store::Half;
 use crate::transaction::{Decision, Incarnation, MarkerIdentity, TransactionId};
@@ -189,7 +190,7 @@ pub const fn mark(id: TransactionId) -> Mark {
 /// A half message as its record tells it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Decoded {
-    /// What the store keeps of it; `prepared_at` is not in the record and is zero.
+    /// What the store keeps of it; `prepared_at` is not in the message and is zero unless the log was asked.
     pub half: Half,
     /// The queue of the real topic.
     pub queue: u32,
@@ -205,6 +206,48 @@ pub struct NotAHalf {
     pub position: Position,
     /// What is missing or wrong.
     pub why: &'static str,
+}
+
+/// Reads a half message from where the log keeps it; its mark names the transaction.
+///
+/// # Errors
+/// [`NotAHalf`] says what is missing or unreadable.
+pub fn read(stored: &Stored) -> Result<Decoded, NotAHalf> {
+    let view = view(stored)?;
+    let mut decoded = decode(&view, TransactionId(stored.mark.map_or(0, |mark| mark.key)))?;
+    decoded.half.prepared_at = stored.at;
+    Ok(decoded)
+}
+
+/// Reads a decision from the final or the echo that records it.
+///
+/// # Errors
+/// [`NotAHalf`] says what is missing or unreadable.
+pub fn recorded(stored: &Stored) -> Result<Recorded, NotAHalf> {
+    let (decision, half) = if stored.is_message {
+        (Decision::Commit, view(stored)?.prepared_position)
+    } else {
+        let position = stored.bytes.first_chunk::<8>();
+        let position = position.ok_or(NotAHalf {
+            position: stored.position,
+            why: "its echo names no position",
+        })?;
+        (Decision::RollBack, u64::from_be_bytes(*position))
+    };
+    Ok(Recorded {
+        id: TransactionId(stored.mark.map_or(0, |mark| mark.key)),
+        half: Position(half),
+        decision,
+        number: stored.mark.map_or(0, |mark| mark.number),
+        position: stored.position,
+    })
+}
+
+fn view(stored: &Stored) -> Result<RecordView<'_>, NotAHalf> {
+    RecordView::parse(&stored.bytes).map_err(|_| NotAHalf {
+        position: stored.position,
+        why: "it is not a message record",
+    })
 }
 
 /// Reads a half message of transaction `id` from its record.

@@ -25,7 +25,7 @@ use crate::steps;
 use crate::store::{
     CommitError, Filter, Half, Owner, REPAIR, Row, StoreError, TxReader, TxStore, TxWriter,
 };
-use crate::transaction::{Actor, State, TransactionId};
+use crate::transaction::{Actor, State};
 
 /// Why a coordinator cannot start.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -195,22 +195,10 @@ pub(super) fn decode(
     stored: &Stored,
     settings: &Settings,
 ) -> Result<(Half, mq_core::clock::ServerTime), StartError> {
-    let key = stored.mark.map_or(0, |mark| mark.key);
-    let wrong = |_| half::NotAHalf {
-        position: stored.position,
-        why: "it is not a message record",
-    };
-    let view = RecordView::parse(&stored.bytes).map_err(wrong)?;
-    let decoded = half::decode(&view, TransactionId(key))?;
-    let half = Half {
-        prepared_at: stored.at,
-        ..decoded.half
-    };
-    let first_check = half.prepared_at.after(
-        settings
-            .check_back
-            .first_wait_of(half.marker, decoded.immunity),
-    );
+    let half::Decoded { half, immunity, .. } = half::read(stored)?;
+    let first_check = half
+        .prepared_at
+        .after(settings.check_back.first_wait_of(half.marker, immunity));
     Ok((half, first_check))
 }
 

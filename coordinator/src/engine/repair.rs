@@ -10,29 +10,19 @@ use std::time::Duration;
 
 use mq_core::clock::Clock;
 use mq_core::log::layout::SEGMENT_HEADER_BYTES;
-use mq_core::log::{Log, Position, Stored};
+use mq_core::log::{Log, Position};
 use mq_core::random::Random;
-use mq_core::wire::record::RecordView;
 
 use super::half;
 use super::ledger::{Answer, Ledger, Now, Request, What};
 use super::recovery::{self, StartError};
 use super::settings::Settings;
-use crate::audit;
+use crate::audit::{self, echo::Recorded};
 use crate::store::{Owner, TxReader, TxStore};
-use crate::transaction::{Actor, Decision, TransactionId};
+use crate::transaction::{Actor, Decision};
 
 /// Decisions written at a time.
 const CHUNK: usize = 500;
-
-/// A decision that stands in the log and not in the database.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Told {
-    id: TransactionId,
-    half: Position,
-    decision: Decision,
-    record: Position,
-}
 
 /// What a database lacks.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,7 +30,7 @@ pub struct Lacking {
     /// The last batch that the log has seen, and the last one of the database.
     pub batches: (u64, u64),
     /// Decisions by their numbers.
-    decisions: BTreeMap<u64, Told>,
+    decisions: BTreeMap<u64, Recorded>,
 }
 
 impl Lacking {
@@ -83,8 +73,7 @@ pub async fn survey(log: &dyn Log, reader: &dyn TxReader) -> Result<Lacking, Sta
             continue;
         };
         if mark.kind != half::HALF && mark.number > owner.last_decision {
-            let id = TransactionId(mark.key);
-            decisions.insert(mark.number, told(&stored, id)?);
+            decisions.insert(mark.number, half::recorded(&stored)?);
         }
     }
     Ok(Lacking {
@@ -122,8 +111,8 @@ pub async fn repair(
     let settings = Settings::default();
     let (mut writer, owner) = parts.store.take_over(parts.log.id()).await?;
     let mut ledger = Ledger::new(owner, settings.recorded_contradictions);
-    let all: Vec<(u64, Told)> = lacking.decisions.iter().map(|(n, t)| (*n, *t)).collect();
-    let mut chunks: Vec<&[(u64, Told)]> = all.chunks(CHUNK).collect();
+    let all: Vec<Recorded> = lacking.decisions.values().copied().collect();
+    let mut chunks: Vec<&[Recorded]> = all.chunks(CHUNK).collect();
     if chunks.is_empty() {
         // The number alone is missing.
         chunks.push(&[]);
@@ -131,10 +120,10 @@ pub async fn repair(
     let mut written = 0;
     for chunk in chunks {
         let mut requests = Vec::with_capacity(chunk.len());
-        for (number, told) in chunk {
-            requests.push(request(parts, &settings, *number, told)?);
+        for told in chunk {
+            requests.push(request(parts, &settings, told)?);
         }
-        let positions: Vec<Position> = chunk.iter().map(|(_, told)| told.half).collect();
+        let positions: Vec<Position> = chunk.iter().map(|told| told.half).collect();
         let rows = writer.rows(&positions).await?;
         let rows = rows.into_iter().map(|row| (row.half.position, row));
         ledger.skip(lacking.batches.0);
@@ -147,11 +136,11 @@ pub async fn repair(
         let contradicted = chunk.iter().zip(&plan.answers);
         let mut contradicted =
             contradicted.filter(|(_, answer)| !matches!(answer, Answer::DecidedNow(_)));
-        if let Some(((number, told), _)) = contradicted.next() {
+        if let Some((told, _)) = contradicted.next() {
             return Err(StartError::Mismatch(format!(
-                "decision {number} of the log, about transaction {}, contradicts the database, which went on by itself; \
+                "decision {} of the log, about transaction {}, contradicts the database, which went on by itself; \
                  restore another database",
-                told.id
+                told.number, told.id
             )));
         }
         writer.commit(&plan.batch).await?;
@@ -164,35 +153,7 @@ pub async fn repair(
     Ok(())
 }
 
-/// The decision whose record is `stored`.
-fn told(stored: &Stored, id: TransactionId) -> Result<Told, StartError> {
-    let wrong = |why| half::NotAHalf {
-        position: stored.position,
-        why,
-    };
-    let (decision, half) = if stored.is_message {
-        let view = RecordView::parse(&stored.bytes);
-        let view = view.map_err(|_| wrong("it is not a message record"))?;
-        (Decision::Commit, view.prepared_position)
-    } else {
-        let position = stored.bytes.first_chunk::<8>();
-        let position = position.ok_or_else(|| wrong("its echo names no position"))?;
-        (Decision::RollBack, u64::from_be_bytes(*position))
-    };
-    Ok(Told {
-        id,
-        half: Position(half),
-        decision,
-        record: stored.position,
-    })
-}
-
-fn request(
-    parts: &Parts<'_>,
-    settings: &Settings,
-    number: u64,
-    told: &Told,
-) -> Result<Request, StartError> {
+fn request(parts: &Parts<'_>, settings: &Settings, told: &Recorded) -> Result<Request, StartError> {
     let stored = parts.log.read(told.half)?;
     let (half, _) = recovery::decode(&stored, settings)?;
     if half.id != told.id {
@@ -200,12 +161,12 @@ fn request(
         let why = "it is another transaction's than its decision says";
         return Err(half::NotAHalf { position, why }.into());
     }
-    let decision = told.decision;
+    let (decision, number) = (told.decision, told.number);
     Ok(Request {
         half,
         what: What::Rebuild { decision, number },
         actor: Actor::Recovery,
         source: "".into(),
-        evidence: audit::repaired(number, told.record),
+        evidence: audit::repaired(number, told.position),
     })
 }

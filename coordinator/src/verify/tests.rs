@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use mq_core::log::QueueOffset;
+use mq_core::log::disk::ReadOnlyFolder;
 use mq_core::message::Message;
 use mq_core::names::GroupName;
 use mq_core::random::SystemRandom;
@@ -11,12 +12,17 @@ mod touching;
 
 use super::*;
 use crate::client::endpoint::{Endpoint as _, HalfRequest, Resolve};
-use crate::embedded::{DATABASE_FILE, Embedded, Settings};
+use crate::embedded::{DATABASE_FILE, Embedded, LOG_FOLDER, Settings};
 use crate::store::database::Database;
 use crate::transaction::{Actor, Incarnation, Resolution, TransactionId};
 
 /// Half messages 1 to 8: 1 to 3 committed, 4 and 5 rolled back, 5 contradicted, the others open.
 async fn history(data: &Path, database: &Database) {
+    history_but(data, database, Resolution::RollBack).await;
+}
+
+/// The same with another decision of the fourth.
+async fn history_but(data: &Path, database: &Database, fourth: Resolution) {
     let settings = Settings {
         database: Some(database.clone()),
         ..Settings::default()
@@ -37,7 +43,7 @@ async fn history(data: &Path, database: &Database) {
         let receipt = coordinator.half(request).await.unwrap();
         let said: &[Resolution] = match number {
             1..=3 => &[Resolution::Commit],
-            4 => &[Resolution::RollBack],
+            4 => &[fourth],
             5 => &[Resolution::RollBack, Resolution::Commit],
             _ => &[],
         };
@@ -57,6 +63,12 @@ async fn history(data: &Path, database: &Database) {
         }
     }
     open.close().await.unwrap();
+}
+
+/// The log of a data folder, whoever works in it.
+fn log_of(data: &Path) -> Arc<LogReader> {
+    let folder = ReadOnlyFolder::new(data.join(LOG_FOLDER));
+    Arc::new(LogReader::open(Arc::new(folder)).unwrap())
 }
 
 #[tokio::test]
@@ -96,10 +108,17 @@ async fn a_history_that_grows_meanwhile_is_not_blamed() {
     let reader = coordinator.reader();
     let look = async {
         for _ in 0..20 {
-            let report = verify(&reader, 8, &SystemRandom, &Progress::default())
+            let log = log_of(&data);
+            let subject = Subject {
+                reader: &reader,
+                log: Some(&log),
+                recorded_contradictions: 8,
+            };
+            let report = verify(&subject, &SystemRandom, &Arc::default())
                 .await
                 .unwrap();
             assert_eq!(report.findings, vec![]);
+            assert!(report.log.is_some());
             tokio::task::yield_now().await;
         }
     };

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use coordinator::engine::settings::Settings;
-use coordinator::verify::{Finding, Progress, Report, anchored, verify};
+use coordinator::verify::{Finding, Progress, Report, Subject, anchored, verify};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use mq_core::random::SystemRandom;
 use serde::Serialize;
@@ -19,6 +19,9 @@ const TICK: Duration = Duration::from_millis(200);
 /// So many times it is not: whatever is done within two seconds shows none.
 const PATIENCE: u32 = 10;
 
+/// So much of the log takes about as long as an event of the history.
+const EVENT_BYTES: u64 = 1 << 10;
+
 /// The report as JSON.
 #[derive(Debug, Serialize)]
 struct View {
@@ -26,6 +29,8 @@ struct View {
     events: u64,
     seals: u64,
     transactions: u64,
+    /// Position up to which the log was compared; `null` if it was not.
+    log: Option<u64>,
     /// Hash of the last seal: keep it elsewhere, and compare it later with the `hash` of this seal in the export.
     head: Option<String>,
     /// Number of the last seal.
@@ -38,21 +43,23 @@ struct View {
 pub(super) async fn run(
     folder: &Folder,
     heads: &[Head],
+    without_log: bool,
     output: &mut Output,
 ) -> Result<(), Failure> {
     let reader = folder.reader().await?;
+    let log = if without_log { None } else { folder.log()? };
+    let subject = Subject {
+        reader: &reader,
+        log: log.as_ref(),
+        recorded_contradictions: Settings::default().recorded_contradictions,
+    };
     let progress = Arc::new(Progress::default());
     let bar = ProgressBar::with_draw_target(Some(0), ProgressDrawTarget::hidden()).with_style(
-        ProgressStyle::with_template("{wide_bar} {pos} of {len} events, {eta} left")
+        ProgressStyle::with_template("{wide_bar} {percent} %, {eta} left")
             .unwrap_or_else(|_| ProgressStyle::default_bar()),
     );
     let mut report = {
-        let looking = verify(
-            &reader,
-            Settings::default().recorded_contradictions,
-            &SystemRandom,
-            &progress,
-        );
+        let looking = verify(&subject, &SystemRandom, &progress);
         tokio::pin!(looking);
         let mut tick = tokio::time::interval(TICK);
         let mut ticks = 0;
@@ -65,8 +72,9 @@ pub(super) async fn run(
                         bar.set_draw_target(ProgressDrawTarget::stderr());
                     }
                     let (events, all) = progress.events();
-                    bar.set_length(all);
-                    bar.set_position(events);
+                    let (read, length) = progress.log_bytes();
+                    bar.set_length(all + length / EVENT_BYTES);
+                    bar.set_position(events + read / EVENT_BYTES);
                 }
             }
         }
@@ -91,6 +99,7 @@ fn print(report: &Report, output: &mut Output) -> Result<(), Failure> {
             events: report.events,
             seals: report.seals,
             transactions: report.transactions,
+            log: report.log,
             head: report.owner.map(|owner| owner.head.to_string()),
             seal: report.owner.map(|owner| owner.seq),
             findings,
@@ -107,11 +116,16 @@ fn print(report: &Report, output: &mut Output) -> Result<(), Failure> {
         events,
         seals,
         transactions,
+        log,
         ..
     } = report;
     output.line(&format!(
         "{events} events under {seals} seals and {transactions} transactions were compared"
     ))?;
+    output.line(&match log {
+        Some(position) => format!("and the log with them, up to position {position}"),
+        None => "the log was not compared: name the data folder that has it with --data".into(),
+    })?;
     match (&report.owner, findings.is_empty()) {
         (Some(owner), true) => output.line(&format!(
             "nothing was touched; seal {} has the hash {}",

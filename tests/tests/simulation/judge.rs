@@ -8,8 +8,9 @@ use anyhow::{Context, Result, ensure};
 use coordinator::audit::Step;
 use coordinator::store::{Filter, Row, TxReader, TxStore as _};
 use coordinator::transaction::{Decision, State, TransactionId};
-use coordinator::verify::{Progress, verify};
+use coordinator::verify::{Subject, verify};
 use mq_core::log::Log as _;
+use mq_core::log::reading::LogReader;
 use sha2::{Digest as _, Sha256};
 
 use super::World;
@@ -143,7 +144,13 @@ pub(super) async fn end(server: &Server, world: &World) -> Result<(String, Count
         }
     }
     let counts = agree(world, &rows, &published, &mut digest)?;
-    let report = verify(&reader, 8, &*world.dice, &Progress::default()).await?;
+    let log = Arc::new(LogReader::open(Arc::new(world.disk.clone()))?);
+    let subject = Subject {
+        reader: &reader,
+        log: Some(&log),
+        recorded_contradictions: 8,
+    };
+    let report = verify(&subject, &*world.dice, &Arc::default()).await?;
     ensure!(
         report.findings.is_empty(),
         "the history does not prove itself: {:?}",

@@ -10,7 +10,7 @@ use crate::engine::recovery::StartError;
 use crate::engine::repair::{self, Lacking};
 use crate::store::TxStore;
 use crate::transaction::Decision;
-use crate::verify::{Progress, verify};
+use crate::verify::{Subject, verify};
 
 /// What the store lacks of the log.
 async fn lacking(log: &Arc<MemoryLog>, store: &impl TxStore) -> Result<Lacking, StartError> {
@@ -59,7 +59,12 @@ impl<S: TxStore + Clone> Parts<S> {
 /// Nobody has touched the history.
 pub(super) async fn is_untouched(store: &impl TxStore) {
     let random = SeededRandom::new(9);
-    let report = verify(&store.reader(), 3, &random, &Progress::default()).await;
+    let subject = Subject {
+        reader: &store.reader(),
+        log: None,
+        recorded_contradictions: 3,
+    };
+    let report = verify(&subject, &random, &Arc::default()).await;
     let report = report.unwrap();
     assert!(report.findings.is_empty(), "{:?}", report.findings);
 }

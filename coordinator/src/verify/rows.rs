@@ -1,0 +1,320 @@
+//! Walking the transactions' rows, and the log beside them.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::vec;
+
+use mq_core::log::layout::SEGMENT_HEADER_BYTES;
+use mq_core::log::reading::LogReader;
+use mq_core::log::{Position, ReadError, Stored};
+use tokio::sync::mpsc;
+
+use super::{Finding, Progress, ROWS_PAGE, VerifyError};
+use crate::audit::books::{Books, Mismatch};
+use crate::audit::echo::{Echo, Recorded};
+use crate::audit::{Event, Step};
+use crate::engine::half;
+use crate::store::{Filter, Half, Row, StoreError, TxReader};
+use crate::transaction::TransactionId;
+
+/// Records of the log handed over at once.
+const RECORDS: usize = 1_024;
+/// How many times as much may wait.
+const WAITING: usize = 4;
+
+/// All rows by their positions, page by page.
+#[derive(Debug)]
+pub(super) struct Rows {
+    reader: Arc<dyn TxReader>,
+    filter: Filter,
+    page: vec::IntoIter<Row>,
+    /// How many were given out.
+    pub(super) count: u64,
+}
+
+impl Rows {
+    pub(super) fn new(reader: &Arc<dyn TxReader>) -> Self {
+        Self {
+            reader: Arc::clone(reader),
+            filter: Filter {
+                limit: ROWS_PAGE,
+                ..Filter::default()
+            },
+            page: Vec::new().into_iter(),
+            count: 0,
+        }
+    }
+
+    /// The next row, if its half message stands before `behind`.
+    async fn before(&mut self, behind: Position) -> Result<Option<Row>, StoreError> {
+        if self.page.len() == 0 {
+            let page = self.reader.list(&self.filter).await?;
+            if let Some(last) = page.last() {
+                self.filter.after = Some(last.half.position);
+            }
+            self.page = page.into_iter();
+        }
+        let next = self.page.as_slice().first();
+        if next.is_none_or(|row| row.half.position >= behind) {
+            return Ok(None);
+        }
+        self.count += 1;
+        Ok(self.page.next())
+    }
+
+    /// The next row.
+    pub(super) async fn next(&mut self) -> Result<Option<Row>, StoreError> {
+        self.before(Position(u64::MAX)).await
+    }
+}
+
+/// What a record of the coordinator's tells.
+enum Told {
+    Half(Half),
+    Decision(Recorded),
+    /// Where the log ends.
+    End(Position),
+    /// A record that the coordinator cannot have written.
+    Nonsense(Mismatch),
+    Damaged(ReadError),
+}
+
+/// What the rows state, and where they differ from the log.
+#[derive(Debug)]
+pub(super) struct Walked {
+    pub(super) stated: Books,
+    pub(super) rows: u64,
+    pub(super) found: Vec<Finding>,
+}
+
+/// Adds up what all rows state; with a log, compares each with what stands there. Before `watermark` the log has nothing
+/// that no row tells of.
+pub(super) async fn walk(
+    reader: &Arc<dyn TxReader>,
+    stated: Books,
+    log: Option<&Arc<LogReader>>,
+    watermark: Position,
+    progress: &Arc<Progress>,
+) -> Result<Walked, VerifyError> {
+    let mut walk = Walk {
+        rows: Rows::new(reader),
+        stated,
+        start: log.map_or(watermark, |log| begin(log)),
+        watermark,
+        echo: Echo::default(),
+        found: Vec::new(),
+    };
+    if let Some(log) = log {
+        let mut told = told(log, watermark, progress);
+        while let Some(chunk) = told.recv().await {
+            for told in chunk? {
+                walk.take(told).await?;
+            }
+        }
+    }
+    while let Some(row) = walk.rows.next().await? {
+        walk.stated.state(&row);
+    }
+    walk.end().await
+}
+
+/// Where `log` begins; zero if nothing of it is deleted.
+fn begin(log: &LogReader) -> Position {
+    let start = log.start();
+    if start.0 == SEGMENT_HEADER_BYTES {
+        Position(0)
+    } else {
+        start
+    }
+}
+
+struct Walk {
+    rows: Rows,
+    stated: Books,
+    /// Where the log begins: what stood before is deleted. Zero for a log of which nothing is.
+    start: Position,
+    watermark: Position,
+    echo: Echo,
+    found: Vec<Finding>,
+}
+
+impl Walk {
+    async fn take(&mut self, told: Told) -> Result<(), VerifyError> {
+        match told {
+            Told::Half(half) => self.half(&half).await?,
+            Told::Decision(recorded) => match self.echo.decision(&recorded) {
+                Ok(true) => {}
+                Ok(false) => self.unexpected(&recorded).await?,
+                Err(mismatch) => self.found.push(mismatch.into()),
+            },
+            Told::End(end) => {
+                while let Some(row) = self.rows.before(end).await? {
+                    self.alone(&row);
+                }
+            }
+            Told::Nonsense(mismatch) => self.found.push(mismatch.into()),
+            Told::Damaged(error) => self.found.push(Finding::Log(error)),
+        }
+        Ok(())
+    }
+
+    async fn half(&mut self, half: &Half) -> Result<(), VerifyError> {
+        while let Some(row) = self.rows.before(half.position).await? {
+            self.alone(&row);
+        }
+        let here = Position(half.position.0 + 1);
+        if let Some(row) = self.rows.before(here).await? {
+            self.stated.state(&row);
+            let mismatch = self.echo.half(half, &row);
+            self.found.extend(mismatch.map(Finding::from));
+            return Ok(());
+        }
+        if half.position >= self.watermark {
+            // Its row is yet to be written, or was when these rows were read.
+            return Ok(());
+        }
+        // Of two half messages with one id the second has no row: its sender broke the rules, and nobody else is to blame.
+        let reader = Arc::clone(&self.rows.reader);
+        let other = reader.transaction(half.id).await?;
+        if other.is_none_or(|row| row.half.position >= self.watermark) {
+            self.differs(
+                half.id,
+                "the log has its half message, and its row is missing",
+            );
+        }
+        Ok(())
+    }
+
+    /// A row at whose position the log has no half message, or no longer.
+    fn alone(&mut self, row: &Row) {
+        self.stated.state(row);
+        let position = row.half.position;
+        if position >= self.start {
+            let what =
+                format!("its row says position {position}, where the log has no half message");
+            self.differs(row.half.id, &what);
+        }
+    }
+
+    /// The log has a decision, and no row that came by says so.
+    async fn unexpected(&mut self, recorded: &Recorded) -> Result<(), VerifyError> {
+        if recorded.half < self.start {
+            return Ok(());
+        }
+        let reader = Arc::clone(&self.rows.reader);
+        let row = reader.transaction(recorded.id).await?;
+        let (word, number) = (recorded.decision.state().word(), recorded.number);
+        let what = match row.and_then(|row| Some((row.state, row.decided?))) {
+            Some((_, decided)) if decided.number == number => {
+                if recorded.position >= self.watermark {
+                    // The row was read before it was decided.
+                    return Ok(());
+                }
+                format!("the log has decision {number} twice")
+            }
+            Some((state, decided)) => format!(
+                "its row says {} as decision {}, the log has {word} as decision {number}",
+                state.word(),
+                decided.number
+            ),
+            None => format!("its row says no decision, the log has {word} as decision {number}"),
+        };
+        self.differs(recorded.id, &what);
+        Ok(())
+    }
+
+    fn differs(&mut self, transaction: TransactionId, what: &str) {
+        let what = what.to_owned();
+        self.found.push(Mismatch { transaction, what }.into());
+    }
+
+    async fn end(mut self) -> Result<Walked, VerifyError> {
+        for mismatch in self.echo.unrecorded() {
+            let events = self.rows.reader.events(mismatch.transaction).await?;
+            let was_late = |event: &Event| event.to == Step::Unpublished;
+            if !events.iter().any(was_late) {
+                self.found.push(mismatch.into());
+            }
+        }
+        Ok(Walked {
+            stated: self.stated,
+            rows: self.rows.count,
+            found: self.found,
+        })
+    }
+}
+
+/// What the log tells, read on a thread of its own. It is known to be durable up to `durable`.
+fn told(
+    log: &Arc<LogReader>,
+    durable: Position,
+    progress: &Arc<Progress>,
+) -> mpsc::Receiver<Result<Vec<Told>, VerifyError>> {
+    let (send, receive) = mpsc::channel(WAITING);
+    let (log, progress) = (Arc::clone(log), Arc::clone(progress));
+    tokio::task::spawn_blocking(move || {
+        let read = read(&log, durable, &progress, &mut |chunk| {
+            send.blocking_send(Ok(chunk)).is_ok()
+        });
+        if let Err(error) = read {
+            // Nobody listens any more: the walk has ended with an error of its own.
+            let _ = send.blocking_send(Err(error.into()));
+        }
+    });
+    receive
+}
+
+/// Reads the log and hands on what it tells for as long as `hand_on` wants more.
+fn read(
+    log: &LogReader,
+    durable: Position,
+    progress: &Progress,
+    hand_on: &mut dyn FnMut(Vec<Told>) -> bool,
+) -> Result<(), ReadError> {
+    let mut chunk = Vec::with_capacity(RECORDS);
+    let mut behind = log.start();
+    for stored in log.scan(durable) {
+        let told = match stored {
+            Ok(stored) => {
+                behind = stored.next;
+                progress.read_to(behind);
+                tell(&stored)
+            }
+            Err(error @ ReadError::Damaged { .. }) => Some(Told::Damaged(error)),
+            Err(error) => return Err(error),
+        };
+        chunk.extend(told);
+        if chunk.len() == RECORDS {
+            let full = std::mem::replace(&mut chunk, Vec::with_capacity(RECORDS));
+            if !hand_on(full) {
+                return Ok(());
+            }
+        }
+    }
+    chunk.push(Told::End(behind));
+    hand_on(chunk);
+    Ok(())
+}
+
+/// What a record tells; `None` if it is not the coordinator's.
+fn tell(stored: &Stored) -> Option<Told> {
+    let mark = stored.mark.filter(|mark| mark.owner == half::OWNER)?;
+    let id = TransactionId(mark.key);
+    let told = if mark.kind == half::HALF {
+        half::read(stored).map(|decoded| Told::Half(decoded.half))
+    } else {
+        half::recorded(stored).map(Told::Decision)
+    };
+    Some(told.unwrap_or_else(|error| {
+        Told::Nonsense(Mismatch {
+            transaction: id,
+            what: error.to_string(),
+        })
+    }))
+}
+
+impl Progress {
+    fn read_to(&self, position: Position) {
+        self.read.store(position.0, Ordering::Relaxed);
+    }
+}
