@@ -31,7 +31,8 @@ const WARM_UP: Duration = Duration::from_secs(1);
 /// Closed loops: so many producers, each of which sends a half message, waits until it is durable, sends its COMMIT, waits
 /// until that is decided, and begins again. log-only writes the same records without SQL: half messages and their finals,
 /// acknowledged where a real COMMIT is. Figures are medians over the rounds; ratios are taken within a round. CPU is this
-/// process's, the load included and Postgres left out. Then a process is killed in the middle of its work and its folder opened again.
+/// process's, the load included and Postgres left out. Then a process is killed
+/// in the middle of its work, its folder opened again, and its history verified.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct Arguments {
@@ -72,7 +73,8 @@ Examples:
   halfmoon bench embedded                                       some three minutes, 4 GB of disk
   halfmoon bench embedded --json > figures.json
   halfmoon bench embedded --postgres postgres://bench@10.0.0.5/postgres --transactions 0
-  halfmoon bench embedded --only log-only,transactions --in-flight 256 --transactions 0";
+  halfmoon bench embedded --only log-only,transactions --in-flight 256 --transactions 0
+  halfmoon bench embedded --only log-only --seconds 1 --size 100 --transactions 10000000   a history of ten million events";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, ValueEnum)]
 enum Loop {

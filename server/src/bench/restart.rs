@@ -2,8 +2,13 @@
 
 use std::path::Path;
 use std::process::Stdio;
+use std::sync::Arc;
 
 use coordinator::embedded::{DATABASE_FILE, Embedded, Settings};
+use coordinator::engine::settings as engine;
+use coordinator::verify::{Subject, verify};
+use mq_core::clock::{Clock as _, SystemClock};
+use mq_core::random::SystemRandom;
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::{Child, Command};
 
@@ -12,6 +17,7 @@ use super::failed;
 use super::report::{Check, hundredths, tenths};
 use super::workplace::Workplace;
 use crate::failure::Failure;
+use crate::folder::Folder;
 
 /// How large the state is that a killed process leaves.
 #[derive(Debug, Clone, Copy)]
@@ -50,6 +56,8 @@ pub(super) async fn after_kill(workplace: &Workplace, left: Left) -> Result<Vec<
     let killed = open(place.path()).await?;
     let database = database_bytes(place.path())?.saturating_sub(database_bytes(empty.path())?);
     let clean = open(place.path()).await?;
+    let (events, history) = verified(place.path(), false).await?;
+    let (_, whole) = verified(place.path(), true).await?;
     let rows = (left.transactions + left.open) as f64;
     Ok(vec![
         check(
@@ -66,7 +74,33 @@ pub(super) async fn after_kill(workplace: &Workplace, left: Left) -> Result<Vec<
         ),
         check("start_after_clean_stop", clean.seconds * 1e3, "ms"),
         check("sql_bytes_per_transaction", database as f64 / rows, "bytes"),
+        check("audited", events as f64, "events"),
+        check("audit_verify_without_log", history, "s"),
+        check("audit_verify", whole, "s"),
     ])
+}
+
+/// Has everything in the folder verified; how many events that were, and the seconds it took.
+async fn verified(data: &Path, with_log: bool) -> Result<(u64, f64), Failure> {
+    let folder = Folder {
+        data: data.into(),
+        database: None,
+    };
+    let reader = folder.reader().await?;
+    let log = if with_log { folder.log()? } else { None };
+    let subject = Subject {
+        reader: &reader,
+        log: log.as_ref(),
+        recorded_contradictions: engine::Settings::default().recorded_contradictions,
+    };
+    let clock = SystemClock::new();
+    let began = clock.monotonic();
+    let report = verify(&subject, &SystemRandom, &Arc::default()).await;
+    let report = report.map_err(failed)?;
+    match report.findings.first() {
+        None => Ok((report.events, (clock.monotonic() - began).as_secs_f64())),
+        Some(found) => Err(failed(found)),
+    }
 }
 
 fn check(name: &'static str, value: f64, unit: &'static str) -> Check {
