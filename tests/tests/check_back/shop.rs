@@ -50,7 +50,9 @@ pub(super) struct Left {
 impl Shop {
     /// A server with these settings and an empty database, in Postgres if there is the URL of one.
     pub(super) async fn open(settings: &'static str, postgres: Option<String>) -> Self {
-        let mut plan = Plan::of(env!("CARGO_BIN_EXE_server")).settings(settings);
+        // Where it is found again once it was ended and started anew: a line that was laid to it stays.
+        let plan = Plan::of(env!("CARGO_BIN_EXE_server")).in_one_place();
+        let mut plan = plan.expect("there are free ports").settings(settings);
         if let Some(url) = &postgres {
             plan = plan.variable("HALFMOON_DATABASE", url);
         }
