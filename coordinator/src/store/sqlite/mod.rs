@@ -148,6 +148,8 @@ fn connect_options(path: &Path, options: Options) -> SqliteConnectOptions {
         .foreign_keys(true)
         .pragma("recursive_triggers", "ON") // so that REPLACE fires the triggers that keep history
         .pragma("trusted_schema", "OFF")
+        // Rows cross over from a thread of their own; a page of them shall not wake both sides again and again.
+        .row_buffer_size(1024)
         .thread_name(|number| format!("sqlite-{number}"))
         .disable_statement_logging()
 }
