@@ -13,18 +13,19 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use mq_core::log::reading::LogReader;
 use mq_core::log::{LogId, ReadError};
 use mq_core::random::Random;
+use tokio::sync::mpsc;
 
 use crate::audit::Event;
 use crate::audit::books::{Books, Mismatch, Suspects};
 use crate::audit::chain::{Break, Chain};
-use crate::audit::seal::Hash;
+use crate::audit::seal::{Hash, Seal};
 use crate::store::{Filter, Owner, StoreError, TxReader};
 use crate::transaction::TransactionId;
 
 /// Events read at once: some 2 MB.
 const EVENTS_PAGE: u32 = 8_192;
 /// Seals read at once.
-const SEALS_PAGE: u32 = 256;
+const SEALS_PAGE: u32 = 64;
 /// Rows read at once.
 const ROWS_PAGE: u32 = 8_192;
 /// Most findings that are kept; the others are counted.
@@ -182,7 +183,7 @@ pub async fn verify(
             rows::walk(&reader, stated, log.as_ref(), owner.watermark, &progress).await
         })
     };
-    let chained = chain(&**reader, &owner, &mut told, &mut report, progress).await;
+    let chained = chain(reader, &owner, &mut told, &mut report, progress).await;
     let walked = walking
         .await
         .map_err(|error| StoreError::Unavailable(error.to_string()))?;
@@ -266,32 +267,22 @@ async fn below_the_first(reader: &dyn TxReader, report: &mut Report) -> Result<(
 
 /// The history against its seals, and the seals against the owner row.
 async fn chain(
-    reader: &dyn TxReader,
+    reader: &Arc<dyn TxReader>,
     owner: &Owner,
     told: &mut Books,
     report: &mut Report,
     progress: &Progress,
 ) -> Result<(), StoreError> {
     let mut chain = Chain::new();
-    let mut next_seal = 1;
-    while next_seal <= owner.seq {
-        let page = reader.seals(next_seal, SEALS_PAGE).await?;
-        let Some(last) = page.last() else { break };
-        next_seal = last.seq + 1;
-        let behind = page
-            .iter()
-            .map(|seal| seal.first_event.saturating_add(u64::from(seal.count)))
-            .max()
-            .unwrap_or(0)
-            .min(owner.next_event);
-        let events = events(reader, chain.next_event(), behind).await?;
+    let mut pages = pages(reader, owner);
+    while let Some(page) = pages.recv().await {
+        let Sealed { seals, events } = page?;
         for event in &events {
             told.tell(event);
         }
         let mut rest = events.as_slice();
-        for seal in page.iter().filter(|seal| seal.seq <= owner.seq) {
-            let end = seal.first_event.saturating_add(u64::from(seal.count));
-            let covered = rest.partition_point(|event| event.number < end);
+        for seal in seals.iter().filter(|seal| seal.seq <= owner.seq) {
+            let covered = rest.partition_point(|event| event.number < end(seal));
             let (covered, others) = rest.split_at_checked(covered).unwrap_or((rest, &[]));
             rest = others;
             let mut breaks = Vec::new();
@@ -316,6 +307,52 @@ async fn chain(
         report.find(Break::SealUnknown(seal.seq));
     }
     Ok(())
+}
+
+/// Some seals and the events that they claim.
+struct Sealed {
+    seals: Vec<Seal>,
+    events: Vec<Event>,
+}
+
+/// The history, page by page; the next one is read while one is looked at.
+fn pages(reader: &Arc<dyn TxReader>, owner: &Owner) -> mpsc::Receiver<Result<Sealed, StoreError>> {
+    let (send, receive) = mpsc::channel(1);
+    let (reader, owner) = (Arc::clone(reader), *owner);
+    tokio::spawn(async move {
+        let (mut next_seal, mut next_event) = (1, 1);
+        while next_seal <= owner.seq {
+            let page = page(&*reader, &owner, next_seal, next_event).await;
+            if let Ok(Sealed { seals, .. }) = &page {
+                let Some(last) = seals.last() else { return };
+                next_seal = last.seq.saturating_add(1);
+                next_event = seals.iter().map(end).fold(next_event, u64::max);
+            }
+            let failed = page.is_err();
+            if send.send(page).await.is_err() || failed {
+                return;
+            }
+        }
+    });
+    receive
+}
+
+/// The number behind the last event that a seal claims.
+fn end(seal: &Seal) -> u64 {
+    seal.first_event.saturating_add(u64::from(seal.count))
+}
+
+/// Seals from `next_seal` on, with the events from `next_event` on that they claim.
+async fn page(
+    reader: &dyn TxReader,
+    owner: &Owner,
+    next_seal: u64,
+    next_event: u64,
+) -> Result<Sealed, StoreError> {
+    let seals = reader.seals(next_seal, SEALS_PAGE).await?;
+    let behind = seals.iter().map(end).max().unwrap_or(0);
+    let events = events(reader, next_event, behind.min(owner.next_event)).await?;
+    Ok(Sealed { seals, events })
 }
 
 /// The events from `from` up to, not including, `behind`.

@@ -22,11 +22,10 @@ const RECORDS: usize = 1_024;
 /// How many times as much may wait.
 const WAITING: usize = 4;
 
-/// All rows by their positions, page by page.
+/// All rows by their positions, page by page; the next one is read while one is looked at.
 #[derive(Debug)]
 pub(super) struct Rows {
-    reader: Arc<dyn TxReader>,
-    filter: Filter,
+    pages: mpsc::Receiver<Result<Vec<Row>, StoreError>>,
     page: vec::IntoIter<Row>,
     /// How many were given out.
     pub(super) count: u64,
@@ -34,12 +33,26 @@ pub(super) struct Rows {
 
 impl Rows {
     pub(super) fn new(reader: &Arc<dyn TxReader>) -> Self {
-        Self {
-            reader: Arc::clone(reader),
-            filter: Filter {
+        let (send, pages) = mpsc::channel(1);
+        let reader = Arc::clone(reader);
+        tokio::spawn(async move {
+            let mut filter = Filter {
                 limit: ROWS_PAGE,
                 ..Filter::default()
-            },
+            };
+            loop {
+                let page = reader.list(&filter).await;
+                filter.after = match &page {
+                    Ok(rows) => rows.last().map(|row| row.half.position),
+                    Err(_) => None,
+                };
+                if send.send(page).await.is_err() || filter.after.is_none() {
+                    return;
+                }
+            }
+        });
+        Self {
+            pages,
             page: Vec::new().into_iter(),
             count: 0,
         }
@@ -47,12 +60,10 @@ impl Rows {
 
     /// The next row, if its half message stands before `behind`.
     async fn before(&mut self, behind: Position) -> Result<Option<Row>, StoreError> {
-        if self.page.len() == 0 {
-            let page = self.reader.list(&self.filter).await?;
-            if let Some(last) = page.last() {
-                self.filter.after = Some(last.half.position);
-            }
-            self.page = page.into_iter();
+        if self.page.len() == 0
+            && let Some(page) = self.pages.recv().await
+        {
+            self.page = page?.into_iter();
         }
         let next = self.page.as_slice().first();
         if next.is_none_or(|row| row.half.position >= behind) {
@@ -98,6 +109,7 @@ pub(super) async fn walk(
 ) -> Result<Walked, VerifyError> {
     let mut walk = Walk {
         rows: Rows::new(reader),
+        reader: Arc::clone(reader),
         stated,
         start: log.map_or(watermark, |log| begin(log)),
         watermark,
@@ -129,6 +141,7 @@ fn begin(log: &LogReader) -> Position {
 }
 
 struct Walk {
+    reader: Arc<dyn TxReader>,
     rows: Rows,
     stated: Books,
     /// Where the log begins: what stood before is deleted. Zero for a log of which nothing is.
@@ -174,8 +187,7 @@ impl Walk {
             return Ok(());
         }
         // Of two half messages with one id the second has no row: its sender broke the rules, and nobody else is to blame.
-        let reader = Arc::clone(&self.rows.reader);
-        let other = reader.transaction(half.id).await?;
+        let other = self.reader.transaction(half.id).await?;
         if other.is_none_or(|row| row.half.position >= self.watermark) {
             self.differs(
                 half.id,
@@ -201,8 +213,7 @@ impl Walk {
         if recorded.half < self.start {
             return Ok(());
         }
-        let reader = Arc::clone(&self.rows.reader);
-        let row = reader.transaction(recorded.id).await?;
+        let row = self.reader.transaction(recorded.id).await?;
         let (word, number) = (recorded.decision.state().word(), recorded.number);
         let what = match row.and_then(|row| Some((row.state, row.decided?))) {
             Some((_, decided)) if decided.number == number => {
@@ -230,7 +241,7 @@ impl Walk {
 
     async fn end(mut self) -> Result<Walked, VerifyError> {
         for mismatch in self.echo.unrecorded() {
-            let events = self.rows.reader.events(mismatch.transaction).await?;
+            let events = self.reader.events(mismatch.transaction).await?;
             let was_late = |event: &Event| event.to == Step::Unpublished;
             if !events.iter().any(was_late) {
                 self.found.push(mismatch.into());
