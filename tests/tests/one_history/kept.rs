@@ -57,6 +57,10 @@ impl KeptDatabase {
                 let mut connection = connect(url).await;
                 // Without the triggers that keep the application from this.
                 let mut sql = "BEGIN; SET LOCAL session_replication_role = replica;".to_owned();
+                // The last batch of a process that was killed may still be about to commit: it is waited for, or is too late.
+                for table in TABLES {
+                    sql += &format!("LOCK TABLE halfmoon.{table} IN ACCESS EXCLUSIVE MODE;");
+                }
                 for table in TABLES {
                     sql += &format!(
                         "DELETE FROM halfmoon.{table}; INSERT INTO halfmoon.{table} SELECT * FROM kept.{table};"
