@@ -3,6 +3,10 @@
 //! A log only grows, and a batch is written once the one before it is. A segment is therefore read from its end to its
 //! beginning, and the newest segment first: whatever is found somewhere, everything before it was there already. What the
 //! copy ends with may be a batch that was half written, which an opened log cuts off like any other.
+//!
+//! One read of many bytes is not enough for that: while it goes forward, two batches may be written, of which it finds the
+//! second alone. So everything is read twice. A byte of the log is written once, so if both find the same, that is what
+//! stood there between the two.
 //! Indexes and checkpoint are left out: an opened log makes them anew from its segments.
 
 use std::fs::{self, File, OpenOptions};
@@ -12,6 +16,8 @@ use std::path::Path;
 
 /// Read and written at once.
 const PIECE: usize = 1 << 20;
+/// Read at once where somebody is writing.
+const PAGE: usize = 4 << 10;
 /// How a segment's name ends.
 const SEGMENT: &str = ".log";
 
@@ -58,12 +64,21 @@ fn backwards(from: &Path, to: &Path) -> io::Result<u64> {
         .mode(0o600)
         .open(to)?;
     to.set_len(length)?;
-    let (mut piece, mut at, mut bytes) = (vec![0; PIECE], length, 0);
+    let (mut piece, mut again) = (vec![0; PIECE], vec![0; PIECE]);
+    let (mut at, mut bytes) = (length, 0);
     while at > 0 {
         let start = (at - 1) / PIECE as u64 * PIECE as u64;
         let wanted = usize::try_from(at - start).unwrap_or(PIECE);
         let part = piece.get_mut(..wanted).unwrap_or_default();
-        from.read_exact_at(part, start)?;
+        let again = again.get_mut(..wanted).unwrap_or_default();
+        if !is_still(&from, start, part, again)? {
+            for (number, part) in part.chunks_mut(PAGE).enumerate().rev() {
+                let (start, again) = (start + (number * PAGE) as u64, again.get_mut(..part.len()));
+                let again = again.unwrap_or_default();
+                // A page has room for few batches, and a batch takes longer than a look at a page.
+                while !is_still(&from, start, part, again)? {}
+            }
+        }
         if part.iter().any(|byte| *byte != 0) {
             to.write_all_at(part, start)?;
             bytes += part.len() as u64;
@@ -72,6 +87,13 @@ fn backwards(from: &Path, to: &Path) -> io::Result<u64> {
     }
     to.sync_all()?;
     Ok(bytes)
+}
+
+/// Reads the bytes at `start` twice; whether nobody wrote there meanwhile.
+fn is_still(from: &File, start: u64, part: &mut [u8], again: &mut [u8]) -> io::Result<bool> {
+    from.read_exact_at(part, start)?;
+    from.read_exact_at(again, start)?;
+    Ok(part == again)
 }
 
 /// Makes a file, or the names in a folder, durable.
@@ -84,7 +106,45 @@ pub(super) fn sync(path: &Path) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
     use super::*;
+
+    /// Copies a file of ones that grows in one of zeros, as fast as it can be written; whether each copy is without a hole.
+    fn copies_while_it_grows(folder: &Path) -> bool {
+        const RECORD: usize = 64;
+        let (from, to) = (folder.join("0.log"), folder.join("copy"));
+        let (file, done) = (File::create(&from).unwrap(), &AtomicBool::new(false));
+        file.set_len(2 * PIECE as u64).unwrap();
+        let mut whole = true;
+        std::thread::scope(|scope| {
+            scope.spawn(move || {
+                for number in 0..2 * PIECE / RECORD {
+                    file.write_all_at(&[1; RECORD], (number * RECORD) as u64)
+                        .unwrap();
+                }
+                done.store(true, Ordering::Relaxed);
+            });
+            while !done.load(Ordering::Relaxed) {
+                backwards(&from, &to).unwrap();
+                let copy = fs::read(&to).unwrap();
+                let end = copy.iter().position(|byte| *byte == 0);
+                let behind = copy.get(end.unwrap_or(copy.len())..).unwrap();
+                whole &= behind.iter().all(|byte| *byte == 0);
+                fs::remove_file(&to).unwrap();
+            }
+        });
+        fs::remove_file(&from).unwrap();
+        whole
+    }
+
+    #[test]
+    fn a_copy_of_a_file_that_grows_has_no_hole() {
+        let folder = tempfile::tempdir().unwrap();
+        for round in 0..20 {
+            assert!(copies_while_it_grows(folder.path()), "round {round}");
+        }
+    }
 
     #[test]
     fn a_copy_has_the_bytes_and_leaves_the_room_of_zeros_out() {
