@@ -320,6 +320,19 @@ mod tests {
     }
 
     #[test]
+    fn a_seal_that_was_made_anew_does_not_carry_the_one_behind_it() {
+        let (mut seals, mut events, owner) = history();
+        events[2].evidence.push('x');
+        let (seq, at, first) = (seals[1].seq, seals[1].wall_ms, seals[1].first_event);
+        seals[1] = seal(seals[0].hash, seq, seq * 2, at, first, &events[2..4]);
+        let found = breaks(&seals, &events, &owner);
+        assert!(
+            found.first().is_some_and(|b| b.contains("seal 3")),
+            "{found:?}"
+        );
+    }
+
+    #[test]
     fn an_event_that_was_edited_leaves_its_seal_unblamed() {
         let (seals, mut events, owner) = history();
         events[2].evidence.push('x');

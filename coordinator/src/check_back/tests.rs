@@ -300,6 +300,25 @@ async fn an_unknown_that_nobody_asked_for_does_not_count() {
     assert_eq!(rig.state(&receipt).await, State::Prepared);
 }
 
+/// Two listeners of one process answer one question, or the answer comes twice.
+#[tokio::test(start_paused = true)]
+async fn an_unknown_behind_an_answer_that_it_is_in_flight_does_not_count() {
+    let mut rig = rig().await;
+    let receipt = rig.half().await;
+    rig.pass(ms(1000)).await;
+    let (_other, asked) = rig.connect(8, &[MARKER]);
+    rig.pass(ms(50)).await;
+    assert_eq!(asked.take(), [receipt.position]);
+    for resolution in [Resolution::InFlight, Resolution::Unknown] {
+        rig.coordinator
+            .resolve(answer(&receipt, resolution))
+            .await
+            .unwrap();
+    }
+    let row = rig.store.reader().transaction(receipt.id).await.unwrap();
+    assert_eq!(row.unwrap().checks, 0);
+}
+
 /// Interleaving 8 of a plain listener, and interleaving 26: only server time makes anything due.
 #[tokio::test(start_paused = true)]
 async fn without_a_marker_nobody_is_asked_before_the_immunity_is_over_whatever_the_wall_clock_says()

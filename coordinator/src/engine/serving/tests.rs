@@ -271,6 +271,25 @@ async fn story_34_properties_make_no_half_message() {
 }
 
 #[tokio::test]
+async fn a_half_message_cannot_be_looked_up_and_its_final_can() {
+    let mut wire = Wire::new().await;
+    let one = wire.half("ONE").await;
+    let view = |position: u64| Command {
+        fields: [("offset", &*position.to_string())].into_iter().collect(),
+        ..Command::request(request::VIEW_MESSAGE_BY_ID, 9)
+    };
+    let answer = wire.call(view(one.position)).await;
+    assert_eq!(answer.code, response::SYSTEM_ERROR);
+    assert!(answer.body.is_empty(), "it shows the half message");
+
+    assert_eq!(wire.call(end(&one, 8)).await.code, 0);
+    let queue = QueueId::new(TopicName::new("orders").unwrap(), 0);
+    let position = wire.rig.log.find(&queue, QueueOffset(0)).unwrap();
+    let answer = wire.call(view(position.0)).await;
+    assert_eq!(answer.code, 0, "{}", answer.remark);
+}
+
+#[tokio::test]
 async fn half_messages_with_one_id_are_two_transactions() {
     let mut wire = Wire::new().await;
     let (one, two) = (wire.half("SAME").await, wire.half("SAME").await);

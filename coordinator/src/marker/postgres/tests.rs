@@ -146,6 +146,22 @@ async fn commits_of_local_transactions_and_fences_are_durable_although_the_defau
     );
     let row = sqlx::raw_sql("SHOW synchronous_commit").fetch_one(&mut *local);
     assert_eq!(row.await.unwrap().get::<String, _>(0), "on");
+    local.rollback().await.unwrap();
+
+    // What stands while a marker is written decides about its commit.
+    let listening = "CREATE TABLE heard AS SELECT 'nothing' AS setting; \
+        CREATE FUNCTION hear() RETURNS trigger LANGUAGE plpgsql AS \
+        'BEGIN UPDATE heard SET setting = current_setting(''synchronous_commit''); RETURN NEW; END'; \
+        CREATE TRIGGER hear BEFORE INSERT ON halfmoon_marker FOR EACH ROW EXECUTE FUNCTION hear(); \
+        DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET synchronous_commit = off', current_database()); END $$";
+    execute(&database.pool, listening).await.unwrap();
+    let fenced = database.markers.fence(TransactionId(2)).await;
+    assert_eq!(fenced, Ok(Marker::Tombstone));
+    let heard: String = sqlx::query_scalar("SELECT setting FROM heard")
+        .fetch_one(&database.pool)
+        .await
+        .unwrap();
+    assert_eq!(heard, "on");
 }
 
 #[tokio::test]

@@ -514,6 +514,8 @@ fn bytes_left_behind_by_a_cut_never_come_back() {
     disk.set_content(FIRST_SEGMENT, bytes);
     let (log, mut driver) = opened(&disk);
     assert_eq!(payloads(&log).len(), 8);
+    let behind = disk.content(FIRST_SEGMENT).unwrap().split_off(torn - 80);
+    assert!(behind.iter().all(|byte| *byte == 0), "it was not cut");
     let length = stored_len(30) as usize;
     put(&log, &mut driver, note(OWNER, &[9; 30]));
     assert_eq!(
