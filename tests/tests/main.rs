@@ -10,6 +10,7 @@ mod fuzz;
 mod guides;
 mod judged;
 mod one_history;
+mod planted;
 mod power;
 mod quickstart;
 mod readme;
