@@ -8,7 +8,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use crate::broker::Broker;
-use crate::log::{BROKER, OwnerId};
+use crate::log::{BROKER, LOG, OwnerId};
 use crate::names::TopicName;
 use crate::remoting::service::{Answer, Ticket};
 use crate::wire::codes::response;
@@ -18,7 +18,7 @@ use crate::wire::system;
 /// What belongs to one extension alone. Two extensions that claim the same end the start.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Claims {
-    /// Marks and notes of this owner are the extension's; 1 to 255.
+    /// Marks and notes of this owner are the extension's; 1 to 254.
     pub owner: OwnerId,
     /// Requests with these codes go to [`Extension::call`].
     pub request_codes: Vec<i32>,
@@ -171,8 +171,8 @@ fn check(all: &[&Claims]) -> Result<(), ClaimError> {
             owner: one.owner.0,
             what,
         };
-        if one.owner == BROKER {
-            return Err(own("owner 0".into()));
+        if [BROKER, LOG].contains(&one.owner) {
+            return Err(own(format!("owner {}", one.owner.0)));
         }
         if one.send_flags & !system::CLAIMABLE_FLAGS != 0 {
             return Err(own(format!(

@@ -4,6 +4,7 @@
 //! A change is a note; it takes effect in memory when the note is durable, in log order. Consumer offsets alone are
 //! changed in memory first and written a little later. A snapshot note bounds how far the next start reads back.
 
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
@@ -13,8 +14,10 @@ use super::acks::Acks;
 use super::catalog::Catalog;
 use super::notes::{self, Change, NoteError};
 use super::offsets::Offsets;
+use super::sending::waiting_queue;
 use crate::log::{
-    Append, AppendError, BROKER, Flush, Full, Log, Placed, Position, ReadError, Stored, Submission,
+    Append, AppendError, BROKER, Flush, Full, Log, Mark, Placed, Position, QueueOffset, ReadError,
+    Stored, Submission,
 };
 use crate::random::Random;
 use crate::wire::delays::LEVELS;
@@ -139,17 +142,23 @@ pub(crate) struct Journal {
     pub(crate) acks: Arc<Acks>,
     /// Where the last snapshot starts.
     snapshot_at: Arc<AtomicU64>,
+    /// The next start reads the broker's records from here on.
+    needed_from: Arc<AtomicU64>,
 }
 
 impl Journal {
     /// Restores what the log's notes say.
     pub(crate) fn restore(log: Arc<dyn Log>) -> Result<Self, RestoreError> {
         let known = Arc::new(Known::default());
-        let bookmark = log.bookmark(BROKER);
+        let bookmark = match log.bookmark(BROKER) {
+            None => last_snapshot(&*log)?,
+            bookmark => bookmark,
+        };
         if let Some(bookmark) = bookmark {
             read_snapshot(&*log, bookmark, &known)?;
         }
         let applied = Position(known.applied.load(Ordering::Relaxed));
+        let needed_from = applied.max(log.range().start).0;
         for stored in log.scan(applied.max(log.range().start))? {
             let stored = stored?;
             if stored.position > applied {
@@ -163,6 +172,7 @@ impl Journal {
             known,
             acks: Arc::default(),
             snapshot_at,
+            needed_from: Arc::new(AtomicU64::new(needed_from)),
         })
     }
 
@@ -291,7 +301,34 @@ impl Journal {
         if let Some(first) = first {
             self.log.set_bookmark(BROKER, first);
             self.snapshot_at.store(first.0, Ordering::Relaxed);
+            self.needed_from.store(applied, Ordering::Relaxed);
         }
+        Ok(())
+    }
+
+    /// Lets the log delete what it wants to, but for what the next start reads and for delayed messages that wait. Writes a
+    /// snapshot first if that sets more free.
+    pub(crate) async fn let_go(&self, random: &dyn Random) -> Result<(), AppendError> {
+        let wanted = *self.log.wanted().borrow();
+        if wanted.0 > self.needed_from.load(Ordering::Relaxed) {
+            self.snapshot(random).await?;
+        }
+        let mut kept = Position(self.needed_from.load(Ordering::Relaxed));
+        for level in 1..=LEVELS as u8 {
+            let waiting = waiting_queue(level);
+            let next = QueueOffset(self.known.next_delayed(level));
+            if next >= self.log.queue_range(&waiting).end {
+                continue;
+            }
+            match self.log.find(&waiting, next) {
+                Ok(position) => kept = kept.min(position),
+                Err(error) => {
+                    tracing::warn!(%error, level, "which delayed messages wait is not known; nothing is deleted");
+                    return Ok(());
+                }
+            }
+        }
+        self.log.keep_from(BROKER, kept);
         Ok(())
     }
 }
@@ -302,6 +339,29 @@ impl Known {
             self.applied.fetch_max(last.position.0, Ordering::AcqRel);
         }
     }
+}
+
+/// Where the last snapshot begins that the log has as a whole; for a log that has lost its bookmark.
+fn last_snapshot(log: &dyn Log) -> Result<Option<Position>, RestoreError> {
+    let (mut last, mut begun) = (None, HashMap::new());
+    for stored in log.scan(Position(0))? {
+        let stored = stored?;
+        let ours = |mark: &Mark| mark.owner == BROKER && mark.kind == notes::SNAPSHOT;
+        let Some(mark) = stored.mark.filter(ours) else {
+            continue;
+        };
+        let part = notes::read_snapshot(&stored.bytes).map_err(|error| RestoreError::Note {
+            position: stored.position,
+            why: error.to_string(),
+        })?;
+        let (first, seen) = begun.entry(mark.key).or_insert((stored.position, 0));
+        *seen += 1;
+        // A part that is missing at the beginning leaves too few.
+        if *seen == part.parts {
+            last = Some(*first);
+        }
+    }
+    Ok(last)
 }
 
 fn read_snapshot(log: &dyn Log, at: Position, known: &Known) -> Result<(), RestoreError> {

@@ -281,7 +281,7 @@ async fn tell(shared: Arc<Shared>) {
     }
 }
 
-/// Writes offsets a little after they change, and a snapshot when the log has grown.
+/// Writes offsets a little after they change, and a snapshot when the log has grown or wants to delete what stands before.
 async fn keep(shared: Arc<Shared>) {
     let mut stop = shared.stop.subscribe();
     let journal = &shared.journal;
@@ -300,6 +300,9 @@ async fn keep(shared: Arc<Shared>) {
         let mut kept = journal.write_offsets(Flush::Async).await;
         if kept.is_ok() && journal.behind_snapshot() >= shared.settings.snapshot_bytes {
             kept = journal.snapshot(&*shared.random).await;
+        }
+        if kept.is_ok() {
+            kept = journal.let_go(&*shared.random).await;
         }
         match kept {
             Ok(()) => {}

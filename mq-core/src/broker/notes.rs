@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::catalog::{GroupConfig, TopicConfig};
 use super::offsets::GroupOffset;
-use crate::log::{Append, BROKER, Entry, Mark, NOTE_MAX_BYTES};
+use crate::log::{Append, BROKER, Entry, Mark};
 use crate::names::{GroupName, TopicName};
 
 /// Mark of a note that holds a list of [`Change`]s.
@@ -19,7 +19,7 @@ pub(crate) const DELIVERED: u8 = 3;
 /// Most consumer offsets in one note: at most about 340 bytes each, so that it stays well below its limit.
 pub(crate) const OFFSETS_MAX: usize = 2_000;
 /// About how many bytes of changes one note of a snapshot has: half of what a note can hold.
-const SNAPSHOT_NOTE_BYTES: usize = NOTE_MAX_BYTES / 2;
+const SNAPSHOT_NOTE_BYTES: usize = 512 << 10;
 
 /// One durable change of what the broker knows.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -146,6 +146,7 @@ fn note(kind: u8, key: u128, number: u64, payload: serde_json::Result<Vec<u8>>) 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::log::NOTE_MAX_BYTES;
 
     fn payload(note: &Append) -> &[u8] {
         match &note.entry {

@@ -7,7 +7,7 @@
 //! ```text
 //!  0  8 bytes  magic "HMLOGCHK"
 //!  8  u32      CRC-32 of everything behind it
-//! 12  u16      layout version, 1
+//! 12  u16      layout version of the log, 1
 //! 14  u8       1 if the log was closed and has nothing behind this checkpoint
 //! 15  u8       0
 //! 16  u128     log id
@@ -18,8 +18,8 @@
 //! 64  u64      start of the oldest segment
 //! 72  u32      number of the next key run
 //! 76  u32, u32, u32, u32, u32   numbers of queues, runs, stamps, bookmarks, owners, which follow:
-//!     queue      u32 file, u64 count, u32 queue, u8 length of the topic, the topic
-//!     run        u32 file, u32 level, u64 keys
+//!     queue      u32 file, u64 first kept, u64 count, u32 queue, u8 length of the topic, the topic
+//!     run        u32 file, u32 level, u64 keys, u64 end of the stretch of log
 //!     stamp      u8 owner, u64 number
 //!     bookmark   u8 owner, u64 position
 //!     owner      u8
@@ -47,6 +47,8 @@ pub struct QueueRow {
     pub queue: QueueId,
     /// Number of its file.
     pub number: u32,
+    /// Offset of the first message that is kept; the entries before it mean nothing.
+    pub kept: u64,
     /// Entries in the file.
     pub count: u64,
 }
@@ -60,6 +62,8 @@ pub struct RunRow {
     pub level: u32,
     /// Keys in the file.
     pub keys: u64,
+    /// All of them stand for records before this position.
+    pub end: u64,
 }
 
 /// What a checkpoint says.
@@ -123,6 +127,7 @@ impl Checkpoint {
         }
         for row in &self.queues {
             body.extend_from_slice(&row.number.to_le_bytes());
+            body.extend_from_slice(&row.kept.to_le_bytes());
             body.extend_from_slice(&row.count.to_le_bytes());
             body.extend_from_slice(&row.queue.queue.to_le_bytes());
             let topic = row.queue.topic.as_str().as_bytes();
@@ -133,6 +138,7 @@ impl Checkpoint {
             body.extend_from_slice(&run.number.to_le_bytes());
             body.extend_from_slice(&run.level.to_le_bytes());
             body.extend_from_slice(&run.keys.to_le_bytes());
+            body.extend_from_slice(&run.end.to_le_bytes());
         }
         for (owner, number) in self.stamps.iter().chain(&self.bookmarks) {
             body.push(owner.0);
@@ -260,7 +266,11 @@ impl Reader<'_> {
     }
 
     fn queue(&mut self) -> Result<QueueRow, LayoutError> {
-        let (number, count, queue) = (self.int()?, self.long()?, self.int()?);
+        let (number, kept, count) = (self.int()?, self.long()?, self.long()?);
+        let queue = self.int()?;
+        if kept > count {
+            return Err(LayoutError::Inconsistent);
+        }
         let length = usize::from(self.byte()?);
         let (topic, rest) = self.0.split_at_checked(length).ok_or(LayoutError::Short)?;
         self.0 = rest;
@@ -271,6 +281,7 @@ impl Reader<'_> {
         Ok(QueueRow {
             queue: QueueId::new(topic, queue),
             number,
+            kept,
             count,
         })
     }
@@ -280,6 +291,7 @@ impl Reader<'_> {
             number: self.int()?,
             level: self.int()?,
             keys: self.long()?,
+            end: self.long()?,
         })
     }
 
@@ -308,11 +320,13 @@ mod tests {
                 QueueRow {
                     queue: queue("%RETRY%g", 3),
                     number: 1,
+                    kept: 1 << 39,
                     count: 1 << 40,
                 },
                 QueueRow {
                     queue: queue("t", u32::MAX),
                     number: 2,
+                    kept: 0,
                     count: 9,
                 },
             ],
@@ -320,6 +334,7 @@ mod tests {
                 number: 11,
                 level: 2,
                 keys: 1234,
+                end: 4096,
             }],
             stamps: vec![(OwnerId(1), 2)],
             bookmarks: vec![(OwnerId(0), 4096), (OwnerId(255), 1)],

@@ -57,6 +57,7 @@ pub fn all(new: impl Fn(Arc<dyn Clock>) -> SharedLog) {
         server_time_ignores_the_wall_clock,
         stamps_and_bookmarks_are_kept,
         a_log_with_room_is_ready,
+        what_an_owner_keeps_stays,
     ];
     for check in checks {
         let clock = Arc::new(ManualClock::new(1_700_000_000_000));
@@ -538,6 +539,24 @@ fn stamps_and_bookmarks_are_kept(f: &Fixture) {
     f.log.set_bookmark(OWNER, position);
     assert_eq!(f.log.bookmark(OWNER), Some(position));
     assert_eq!(f.log.bookmark(BROKER), None);
+}
+
+fn what_an_owner_keeps_stays(f: &Fixture) {
+    let queue = queue("t", 0);
+    let placed: Vec<Placed> = (0..10)
+        .flat_map(|i| f.append(vec![message(&queue, &[i; 100], &[])]))
+        .collect();
+    let middle = placed[5].position;
+    f.log.keep_from(BROKER, f.log.range().end);
+    f.log.keep_from(OWNER, middle);
+    f.log.keep_from(OWNER, placed[2].position);
+    assert!(*f.log.wanted().borrow() <= f.log.range().end);
+    for one in &placed[5..] {
+        assert!(f.log.read(one.position).is_ok(), "{one:?} is kept");
+        assert_eq!(f.log.find(&queue, one.queue_offset), Ok(one.position));
+    }
+    let range = f.log.queue_range(&queue);
+    assert!(range.start <= QueueOffset(5) && range.end == QueueOffset(10));
 }
 
 fn a_log_with_room_is_ready(f: &Fixture) {

@@ -10,6 +10,8 @@ use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use rustix::fs::FallocateFlags;
+
 use super::open::OpenError;
 
 /// One folder of files.
@@ -20,6 +22,12 @@ pub trait Disk: fmt::Debug + Send + Sync + 'static {
     /// # Errors
     /// Whatever the operating system says.
     fn open(&self, name: &str) -> io::Result<Arc<dyn File>>;
+
+    /// Opens a file that is there, as [`Disk::open`] does, and never creates one.
+    ///
+    /// # Errors
+    /// `NotFound`, or whatever the operating system says.
+    fn open_existing(&self, name: &str) -> io::Result<Arc<dyn File>>;
 
     /// The names of the files in the folder, sorted; empty for a folder that does not exist.
     ///
@@ -118,6 +126,15 @@ pub trait File: fmt::Debug + Send + Sync + 'static {
         Ok(())
     }
 
+    /// Gives the room of the first `bytes` bytes back to the disk, where it can; nobody reads them any more. The length stays.
+    ///
+    /// # Errors
+    /// Whatever the operating system says; nothing is lost.
+    fn free(&self, bytes: u64) -> io::Result<()> {
+        let _ = bytes;
+        Ok(())
+    }
+
     /// Whether the file has no bytes.
     ///
     /// # Errors
@@ -175,6 +192,15 @@ impl Disk for FolderDisk {
             create_folder(parent)?;
         }
         Ok(Arc::new(RealFile(open_or_create(&path)?)))
+    }
+
+    fn open_existing(&self, name: &str) -> io::Result<Arc<dyn File>> {
+        let mut options = OpenOptions::new();
+        let file = options
+            .read(true)
+            .write(true)
+            .open(self.folder.join(name))?;
+        Ok(Arc::new(RealFile(file)))
     }
 
     fn list(&self, folder: &str) -> io::Result<Vec<String>> {
@@ -256,6 +282,10 @@ impl Disk for ReadOnlyFolder {
     /// Opens a file that is there; writing to it fails.
     fn open(&self, name: &str) -> io::Result<Arc<dyn File>> {
         Ok(Arc::new(RealFile(fs::File::open(self.folder.join(name))?)))
+    }
+
+    fn open_existing(&self, name: &str) -> io::Result<Arc<dyn File>> {
+        self.open(name)
     }
 
     fn list(&self, folder: &str) -> io::Result<Vec<String>> {
@@ -355,6 +385,15 @@ impl File for RealFile {
     fn set_len(&self, len: u64) -> io::Result<()> {
         self.0.set_len(len)
     }
+
+    fn free(&self, bytes: u64) -> io::Result<()> {
+        let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+        match rustix::fs::fallocate(&self.0, flags, 0, bytes) {
+            // A file system that cannot keeps the room.
+            Err(rustix::io::Errno::OPNOTSUPP) => Ok(()),
+            freed => Ok(freed?),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -393,6 +432,10 @@ mod tests {
     impl Disk for Plain {
         fn open(&self, name: &str) -> io::Result<Arc<dyn File>> {
             self.0.open(name)
+        }
+
+        fn open_existing(&self, name: &str) -> io::Result<Arc<dyn File>> {
+            self.0.open_existing(name)
         }
 
         fn list(&self, folder: &str) -> io::Result<Vec<String>> {

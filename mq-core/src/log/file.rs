@@ -14,8 +14,9 @@ use super::inbox::Inbox;
 use super::open::{OpenError, Settings};
 use super::queue_index::FlushError;
 use super::recovery::{Known, Recovered, recover};
+use super::retention::Retention;
 use super::scan::{self, Scan};
-use super::shared::{LastCheckpoint, Shared, Time, Upkeep};
+use super::shared::{LastCheckpoint, Shared, Time};
 use super::steps::Steps;
 use super::thread::Threads;
 use super::writer::Writer;
@@ -197,7 +198,8 @@ fn share(
         bookmarks: Mutex::new(bookmarks),
         owners: Mutex::new(owners),
         failure: watch::Sender::new(None),
-        upkeep: Upkeep::default(),
+        upkeep: Arc::default(),
+        retention: Retention::new(),
         checkpoints: Mutex::new(LastCheckpoint {
             indexed_to: end,
             bookmarks: BTreeMap::new(),
@@ -227,11 +229,11 @@ impl Driver {
         self.writer.sync();
     }
 
-    /// Prepares a segment or writes a checkpoint if that is due; `false` if nothing was.
+    /// Prepares a segment, writes a checkpoint or deletes what is too old if that is due; `false` if nothing was.
     pub fn upkeep(&mut self) -> bool {
         let wanted = self.shared.upkeep.take();
         self.shared.do_upkeep(wanted);
-        wanted.checkpoint || wanted.segment_at.is_some()
+        wanted.checkpoint || wanted.segment_at.is_some() || wanted.retention
     }
 
     /// Writes a checkpoint now.
@@ -311,8 +313,9 @@ impl Log for FileLog {
     }
 
     fn queue_range(&self, queue: &QueueId) -> Range<QueueOffset> {
-        let end = self.shared.queues.get(queue).map_or(0, |queue| queue.end());
-        QueueOffset(0)..QueueOffset(end)
+        let queue = self.shared.queues.get(queue);
+        let (kept, end) = queue.map_or((0, 0), |queue| (queue.kept(), queue.end()));
+        QueueOffset(kept)..QueueOffset(end)
     }
 
     fn watch(&self, queue: &QueueId) -> watch::Receiver<QueueOffset> {
@@ -371,6 +374,14 @@ impl Log for FileLog {
             .get(&owner)
             .copied()
             .map(Position)
+    }
+
+    fn keep_from(&self, owner: OwnerId, position: Position) {
+        self.shared.keep_from(owner, position);
+    }
+
+    fn wanted(&self) -> watch::Receiver<Position> {
+        self.shared.retention.wanted()
     }
 }
 

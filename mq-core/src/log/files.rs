@@ -80,7 +80,8 @@ impl Files {
         &self.disk
     }
 
-    /// The open file; it is created if it is missing.
+    /// The open file; it is created if it is missing, unless it is a segment: those are made in another way, and one that is
+    /// missing may have been deleted a moment ago.
     pub(super) fn get(&self, name: Name) -> io::Result<Arc<dyn File>> {
         let mut open = lock(&self.open);
         open.uses += 1;
@@ -89,7 +90,10 @@ impl Files {
             *used = now;
             return Ok(file.clone());
         }
-        let file = self.disk.open(&name.to_string())?;
+        let file = match name {
+            Name::Segment(_) => self.disk.open_existing(&name.to_string())?,
+            Name::Queue(_) | Name::Keys(_) => self.disk.open(&name.to_string())?,
+        };
         if open.files.len() >= OPEN_MAX {
             let oldest = open
                 .files
@@ -104,7 +108,8 @@ impl Files {
 
     /// Removes the file; one that is missing is no error.
     pub(super) fn remove(&self, name: Name) -> io::Result<()> {
-        lock(&self.open).files.remove(&name);
+        let mut open = lock(&self.open);
+        open.files.remove(&name);
         self.disk.remove(&name.to_string())
     }
 }

@@ -6,6 +6,7 @@
 //! log of its own, newer runs newer ones. Equal hashes of different words are told apart by reading the record.
 
 use std::io;
+use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use super::checkpoint::RunRow;
@@ -192,14 +193,20 @@ impl KeyIndex {
     }
 
     /// Writes what was set aside as a run, merges where due, and makes all of it durable. File numbers are taken from
-    /// `next_number`.
-    pub(super) fn flush(&self, next_number: &mut u32) -> Result<NewRuns, FlushError> {
-        let mut runs = self
+    /// `next_number`. `covered` says which stretch of the log all keys stand for: runs from before it are given up, and what
+    /// is written now ends with it.
+    pub(super) fn flush(
+        &self,
+        next_number: &mut u32,
+        covered: Range<u64>,
+    ) -> Result<NewRuns, FlushError> {
+        let known = self
             .runs
             .read()
             .unwrap_or_else(PoisonError::into_inner)
             .clone();
-        let mut superseded = Vec::new();
+        let is_gone = |run: &RunRow| run.end <= covered.start;
+        let (mut superseded, mut runs): (Vec<_>, Vec<_>) = known.into_iter().partition(is_gone);
         let mut keys = lock(&self.memory).flushing.to_vec();
         if keys.is_empty() {
             return Ok(NewRuns { runs, superseded });
@@ -212,12 +219,14 @@ impl KeyIndex {
         };
         let mut out = RunWriter::new(&self.files, number())?;
         keys.iter().try_for_each(|key| out.push(*key))?;
-        runs.push(out.finish(0)?);
+        runs.push(out.finish(0, covered.end)?);
         while let Some(from) = due(&runs) {
             let merged = runs.split_off(from);
             let mut out = RunWriter::new(&self.files, number())?;
             self.merge(&merged, &mut out)?;
-            runs.push(out.finish(merged.first().map_or(0, |run| run.level) + 1)?);
+            let level = merged.first().map_or(0, |run| run.level) + 1;
+            let end = merged.last().map_or(covered.end, |run| run.end);
+            runs.push(out.finish(level, end)?);
             superseded.extend(merged);
         }
         self.files
@@ -341,13 +350,14 @@ impl RunWriter {
         Ok(())
     }
 
-    fn finish(mut self, level: u32) -> Result<RunRow, FlushError> {
+    fn finish(mut self, level: u32, end: u64) -> Result<RunRow, FlushError> {
         self.write()?;
         self.file.sync().map_err(FlushError::Sync)?;
         Ok(RunRow {
             number: self.number,
             level,
             keys: self.keys,
+            end,
         })
     }
 }
@@ -421,7 +431,7 @@ mod tests {
         for i in 0..40_u64 {
             index.extend(&[(7, i * 10 + 1), (1000 + i, i * 10 + 2), (7, i * 10 + 3)]);
             index.begin_flush();
-            let new = index.flush(&mut number).unwrap();
+            let new = index.flush(&mut number, 0..i * 10 + 10).unwrap();
             assert_eq!(
                 found(&index, 7, 1),
                 [i * 10 + 3],
@@ -451,6 +461,13 @@ mod tests {
             runs.len(),
             "merged runs are deleted"
         );
+        // What stands before 320 is deleted: the first two runs are, of 160 records each.
+        let new = index.flush(&mut number, 320..400).unwrap();
+        index.end_flush(new);
+        index.remove_superseded();
+        assert_eq!(index.runs.read().unwrap()[..], runs[2..]);
+        assert_eq!(index.files.disk().list(KEYS).unwrap().len(), 2);
+        assert_eq!(found(&index, 1039, 9), [392]);
     }
 
     #[test]
@@ -459,7 +476,7 @@ mod tests {
         let many = PIECE as u64 * 3;
         index.extend(&(1..=many).map(|i| (i % 2, i)).collect::<Vec<_>>());
         index.begin_flush();
-        let new = index.flush(&mut number).unwrap();
+        let new = index.flush(&mut number, 0..many + 1).unwrap();
         index.end_flush(new);
         assert_eq!(found(&index, 1, usize::MAX).len() as u64, many / 2);
         assert!(found(&index, 0, usize::MAX).windows(2).all(|w| w[0] > w[1]));

@@ -50,9 +50,13 @@ struct State {
     keys: HashMap<(String, String), Vec<Position>>,
     stamps: BTreeMap<OwnerId, u64>,
     bookmarks: BTreeMap<OwnerId, Position>,
+    keep: BTreeMap<OwnerId, Position>,
+    wanted: watch::Sender<Position>,
 }
 
 struct Queue {
+    /// Offset of the first kept message.
+    kept: u64,
     entries: Vec<QueueEntry>,
     end: watch::Sender<QueueOffset>,
 }
@@ -108,6 +112,13 @@ impl MemoryLog {
         lost.iter().map(|submission| submission.entries.len()).sum()
     }
 
+    /// What stands before `position` shall go, as far as all owners that have said what they keep let it; none has: nothing.
+    pub fn want(&self, position: Position) {
+        let mut state = self.state();
+        state.wanted.send_replace(position);
+        state.trim();
+    }
+
     /// The next append that is stored gets `error` instead. After [`AppendError::Poisoned`] every later one gets it too.
     pub fn fail_next(&self, error: AppendError) {
         self.state().fail_next.push_back(error);
@@ -147,6 +158,34 @@ impl MemoryLog {
 }
 
 impl State {
+    /// Deletes what is wanted and nobody keeps.
+    fn trim(&mut self) {
+        let wanted = *self.wanted.borrow();
+        let Some(keep) = self.keep.values().min() else {
+            return;
+        };
+        let from = wanted.min(*keep);
+        self.records
+            .retain(|record| record.position >= from || record.next > from);
+        let Some(first) = self.records.first().map(|record| record.position) else {
+            return;
+        };
+        for queue in self.queues.values_mut() {
+            let gone = queue
+                .entries
+                .partition_point(|entry| entry.position < first);
+            queue.entries.drain(..gone);
+            queue.kept += gone as u64;
+        }
+        for found in self.keys.values_mut() {
+            found.retain(|position| *position >= first);
+        }
+    }
+
+    fn start(&self) -> Position {
+        self.records.first().map_or(START, |record| record.position)
+    }
+
     fn store(
         &mut self,
         entries: Vec<Append>,
@@ -189,7 +228,7 @@ impl State {
                 record,
             } => {
                 let queue = self.queue(&queue);
-                let offset = QueueOffset(queue.entries.len() as u64);
+                let offset = QueueOffset(queue.next());
                 let size = u32::try_from(record.len()).unwrap_or(u32::MAX);
                 queue.entries.push(QueueEntry {
                     offset,
@@ -242,6 +281,7 @@ impl State {
 
     fn queue(&mut self, queue: &QueueId) -> &mut Queue {
         self.queues.entry(queue.clone()).or_insert_with(|| Queue {
+            kept: 0,
             entries: Vec::new(),
             end: watch::Sender::new(QueueOffset(0)),
         })
@@ -258,7 +298,8 @@ impl Log for MemoryLog {
     }
 
     fn range(&self) -> Range<Position> {
-        START..self.state().end()
+        let state = self.state();
+        state.start()..state.end()
     }
 
     fn now(&self) -> ServerTime {
@@ -296,13 +337,22 @@ impl Log for MemoryLog {
         found
             .ok()
             .and_then(|i| state.records.get(i).cloned())
-            .ok_or(ReadError::NotARecord(at))
+            .ok_or_else(|| {
+                if at < state.start() && at >= START {
+                    ReadError::Gone(at)
+                } else {
+                    ReadError::NotARecord(at)
+                }
+            })
     }
 
     fn find(&self, queue: &QueueId, offset: QueueOffset) -> Result<Position, ReadError> {
         let state = self.state();
-        let index = usize::try_from(offset.0).unwrap_or(usize::MAX);
-        let entry = state.queues.get(queue).and_then(|q| q.entries.get(index));
+        let found = state.queues.get(queue);
+        let entries = found
+            .map(|found| found.entries_from(offset.0))
+            .transpose()?;
+        let entry = entries.and_then(<[QueueEntry]>::first);
         entry
             .map(|entry| entry.position)
             .ok_or_else(|| ReadError::NoSuchOffset {
@@ -318,21 +368,17 @@ impl Log for MemoryLog {
         most: usize,
     ) -> Result<Vec<QueueEntry>, ReadError> {
         let state = self.state();
-        let skip = usize::try_from(from.0).unwrap_or(usize::MAX);
-        let entries = state
-            .queues
-            .get(queue)
-            .map_or(&[][..], |q| q.entries.as_slice());
-        Ok(entries.iter().skip(skip).take(most).cloned().collect())
+        let found = state.queues.get(queue);
+        let entries = found.map(|found| found.entries_from(from.0)).transpose()?;
+        let entries = entries.unwrap_or_default();
+        Ok(entries.iter().take(most).cloned().collect())
     }
 
     fn queue_range(&self, queue: &QueueId) -> Range<QueueOffset> {
-        let end = self
-            .state()
-            .queues
-            .get(queue)
-            .map_or(0, |q| q.entries.len() as u64);
-        QueueOffset(0)..QueueOffset(end)
+        let state = self.state();
+        let queue = state.queues.get(queue);
+        let (kept, end) = queue.map_or((0, 0), |queue| (queue.kept, queue.next()));
+        QueueOffset(kept)..QueueOffset(end)
     }
 
     fn watch(&self, queue: &QueueId) -> watch::Receiver<QueueOffset> {
@@ -352,6 +398,9 @@ impl Log for MemoryLog {
         from: Position,
     ) -> Result<Box<dyn Iterator<Item = Result<Stored, ReadError>> + Send + '_>, ReadError> {
         let state = self.state();
+        if from < state.start() && from >= START {
+            return Err(ReadError::Gone(from));
+        }
         let first = state
             .records
             .partition_point(|record| record.position < from);
@@ -377,6 +426,31 @@ impl Log for MemoryLog {
 
     fn bookmark(&self, owner: OwnerId) -> Option<Position> {
         self.state().bookmarks.get(&owner).copied()
+    }
+
+    fn keep_from(&self, owner: OwnerId, position: Position) {
+        let mut state = self.state();
+        let kept = state.keep.entry(owner).or_default();
+        *kept = position.max(*kept);
+        state.trim();
+    }
+
+    fn wanted(&self) -> watch::Receiver<Position> {
+        self.state().wanted.subscribe()
+    }
+}
+
+impl Queue {
+    fn next(&self) -> u64 {
+        self.kept + self.entries.len() as u64
+    }
+
+    fn entries_from(&self, from: u64) -> Result<&[QueueEntry], ReadError> {
+        let Some(skip) = from.checked_sub(self.kept) else {
+            return Err(ReadError::Gone(Position(0)));
+        };
+        let skip = usize::try_from(skip).unwrap_or(usize::MAX);
+        Ok(self.entries.get(skip..).unwrap_or_default())
     }
 }
 

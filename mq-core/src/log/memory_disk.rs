@@ -309,6 +309,15 @@ impl Disk for MemoryDisk {
         }))
     }
 
+    fn open_existing(&self, name: &str) -> io::Result<Arc<dyn File>> {
+        let known = self.state().names.contains_key(name);
+        if known {
+            self.open(name)
+        } else {
+            Err(io::ErrorKind::NotFound.into())
+        }
+    }
+
     fn list(&self, folder: &str) -> io::Result<Vec<String>> {
         let state = self.state();
         state.check_power()?;

@@ -9,6 +9,8 @@
 //! - Positions and queue offsets are never given twice, a crash included; queue offsets have no gaps.
 //! - Records of one append stand together, in order; appends stand in the order they were accepted.
 //! - After a failed write or fsync nothing is ever acknowledged again ([`AppendError::Poisoned`]); start again to recover.
+//! - Nothing at or behind a position that an owner wants to be kept ([`Log::keep_from`]) is deleted, and nothing at all before
+//!   every owner has said so since the log was opened. What is deleted is the log's beginning.
 
 pub mod checkpoint;
 pub mod conformance;
@@ -21,9 +23,11 @@ pub mod layout;
 pub mod memory;
 pub mod memory_disk;
 pub mod open;
+mod queue_ends;
 mod queue_index;
 pub mod reading;
 mod recovery;
+mod retention;
 mod scan;
 mod segments;
 mod shared;
@@ -51,12 +55,15 @@ use crate::wire::record::RecordView;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct LogId(pub u128);
 
-/// Whose mark or note it is. 0 is the broker itself; an extension claims one of 1 to 255.
+/// Whose mark or note it is. 0 is the broker itself, 255 the log; an extension claims one of 1 to 254.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct OwnerId(pub u8);
 
 /// The broker's own notes: topics, groups, offsets.
 pub const BROKER: OwnerId = OwnerId(0);
+
+/// The log's own notes: where queues end of which it keeps no message any more.
+pub const LOG: OwnerId = OwnerId(255);
 
 /// What an owner writes beside a record, in the log's own record header, never on the wire.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -110,8 +117,8 @@ impl Entry {
     }
 }
 
-/// Most bytes of a note's payload.
-pub const NOTE_MAX_BYTES: usize = 1024 * 1024;
+/// Most bytes of a note's payload: a note can carry a whole record.
+pub const NOTE_MAX_BYTES: usize = crate::wire::record::BODY_MAX_BYTES + (64 << 10);
 
 impl Append {
     /// Checks what every log insists on: a message is one whole record of the queue it names, a note has an owner and a
@@ -367,6 +374,14 @@ pub trait Log: fmt::Debug + Send + Sync + 'static {
 
     /// The last bookmark of `owner` that is known; `None` if it never set one.
     fn bookmark(&self, owner: OwnerId) -> Option<Position>;
+
+    /// Lets the log delete what stands before `position`, as far as `owner` is concerned. It holds until the log is closed;
+    /// an earlier position than before changes nothing.
+    fn keep_from(&self, owner: OwnerId, position: Position);
+
+    /// What stands before this position is old enough, or more than there shall be: it is deleted as soon as every owner lets
+    /// it. A level: whoever wants to keep something of it carries it forward and then calls [`Log::keep_from`].
+    fn wanted(&self) -> watch::Receiver<Position>;
 }
 
 /// The future of [`Log::ready`], boxed so that the trait stays object-safe.

@@ -34,6 +34,11 @@ pub struct Settings {
     pub unindexed_topics: Vec<String>,
     /// The owners, beside the broker, that may mark records. A log in which another owner has marked does not open.
     pub owners: Vec<OwnerId>,
+    /// The oldest segments may go once everything in them is older than this, in server time; kept for ever unless set.
+    pub keep_for: Option<Duration>,
+    /// The oldest segments may go while all of them together have more bytes than this; no limit unless set. The segment that
+    /// is written stays.
+    pub keep_bytes: Option<u64>,
     /// Called at each step of [`super::steps::ALL`].
     pub steps: Option<Hook>,
 }
@@ -52,6 +57,8 @@ impl Default for Settings {
             index_bytes: 3 << 20,
             unindexed_topics: Vec::new(),
             owners: Vec::new(),
+            keep_for: None,
+            keep_bytes: None,
             steps: None,
         }
     }

@@ -7,7 +7,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::io;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 
 use tokio::sync::watch;
@@ -65,6 +65,10 @@ pub(super) struct QueueIndex {
 pub(super) struct Queue {
     /// The number of its file; set before its first entry is flushed.
     number: OnceLock<u32>,
+    /// Offset of the first message that is kept.
+    kept: AtomicU64,
+    /// How many of the entries before it the file has given back to the disk.
+    freed: AtomicU64,
     tail: Mutex<Tail>,
     end: watch::Sender<QueueOffset>,
 }
@@ -88,6 +92,7 @@ impl Tail {
 pub(super) struct Flushing {
     id: QueueId,
     queue: Arc<Queue>,
+    kept: u64,
     count: u64,
 }
 
@@ -106,7 +111,10 @@ impl QueueIndex {
         let next = rows.iter().map(|row| row.number + 1).max().unwrap_or(1);
         let queues = rows
             .into_iter()
-            .map(|row| (row.queue, Arc::new(Queue::new(Some(row.number), row.count))))
+            .map(|row| {
+                let queue = Queue::new(Some(row.number), row.kept, row.count);
+                (row.queue, Arc::new(queue))
+            })
             .collect();
         Self {
             files,
@@ -124,7 +132,12 @@ impl QueueIndex {
             let Some(name) = queue.number.get().map(|number| Name::Queue(*number)) else {
                 continue;
             };
-            let needed = lock(&queue.tail).first * ENTRY_BYTES as u64;
+            let first = lock(&queue.tail).first;
+            let needed = if first > queue.kept() {
+                first * ENTRY_BYTES as u64
+            } else {
+                0
+            };
             let exists = names.iter().any(|file| name.to_string().ends_with(file));
             let length = if exists {
                 self.files.get(name)?.len()?
@@ -155,12 +168,29 @@ impl QueueIndex {
         let mut queues = self.queues.write().unwrap_or_else(PoisonError::into_inner);
         queues
             .entry(id.clone())
-            .or_insert_with(|| Arc::new(Queue::new(None, 0)))
+            .or_insert_with(|| Arc::new(Queue::new(None, 0, 0)))
             .clone()
     }
 
     /// Up to `most` entries of a queue from `from` on.
+    ///
+    /// # Errors
+    /// [`ReadError::Gone`] with the position 0 when the message at `from` is no longer kept.
     pub(super) fn entries(
+        &self,
+        queue: &Queue,
+        from: u64,
+        most: usize,
+    ) -> Result<Vec<QueueEntry>, ReadError> {
+        let found = self.known_entries(queue, from, most);
+        // What is forgotten meanwhile may read as anything.
+        if from < queue.kept() {
+            return Err(ReadError::Gone(Position(0)));
+        }
+        found
+    }
+
+    fn known_entries(
         &self,
         queue: &Queue,
         from: u64,
@@ -229,6 +259,71 @@ impl QueueIndex {
         }
     }
 
+    /// The queues, beside empty ones, that keep no message if everything before position `kept` goes, and their next offsets.
+    pub(super) fn ends_before(&self, kept: u64) -> Result<Vec<(QueueId, u64)>, ReadError> {
+        let mut ends = Vec::new();
+        for (id, queue) in self.all() {
+            let end = queue.end();
+            if end > 0 && self.first_behind(&queue, kept, end)? == end {
+                ends.push((id, end));
+            }
+        }
+        Ok(ends)
+    }
+
+    /// From now on no message before position `kept` is found; if a file cannot be read, nothing is forgotten.
+    pub(super) fn forget_before(&self, kept: u64) -> Result<(), ReadError> {
+        let mut firsts = Vec::new();
+        for (_, queue) in self.all() {
+            let first = self.first_behind(&queue, kept, queue.end())?;
+            firsts.push((queue, first));
+        }
+        for (queue, first) in firsts {
+            queue.kept.fetch_max(first, Ordering::AcqRel);
+        }
+        Ok(())
+    }
+
+    /// The offset of a queue's first message at or behind position `kept`, `end` if it has none.
+    fn first_behind(&self, queue: &Queue, kept: u64, end: u64) -> Result<u64, ReadError> {
+        let (mut low, mut high) = (queue.kept(), end);
+        while low < high {
+            let middle = low + (high - low) / 2;
+            let entry = self.known_entries(queue, middle, 1)?;
+            if entry.first().is_some_and(|entry| entry.position.0 < kept) {
+                low = middle + 1;
+            } else {
+                high = middle;
+            }
+        }
+        Ok(low)
+    }
+
+    /// Gives the room of entries that are forgotten back to the disk; only once a durable checkpoint says so. Best effort.
+    pub(super) fn free_before(&self) {
+        for (id, queue) in self.all() {
+            let kept = queue.kept().min(lock(&queue.tail).first);
+            // Less than a few pages is not worth a call.
+            if kept < queue.freed.load(Ordering::Relaxed) + PIECE as u64 {
+                continue;
+            }
+            let Some(number) = queue.number.get() else {
+                continue;
+            };
+            let file = self.files.get(Name::Queue(*number));
+            if let Err(error) = file.and_then(|file| file.free(kept * ENTRY_BYTES as u64)) {
+                tracing::debug!(%error, queue = %id, "the index of a queue keeps its room");
+            }
+            queue.freed.store(kept, Ordering::Relaxed);
+        }
+    }
+
+    fn all(&self) -> Vec<(QueueId, Arc<Queue>)> {
+        let queues = self.queues.read().unwrap_or_else(PoisonError::into_inner);
+        let all = queues.iter().map(|(id, queue)| (id.clone(), queue.clone()));
+        all.collect()
+    }
+
     /// How many entries are in memory.
     #[cfg(test)]
     pub(super) fn memory_entries(&self) -> usize {
@@ -247,6 +342,7 @@ impl QueueIndex {
             Flushing {
                 id: id.clone(),
                 queue: queue.clone(),
+                kept: queue.kept(),
                 count,
             }
         });
@@ -256,7 +352,13 @@ impl QueueIndex {
     /// Writes the entries to the files and makes them durable. Memory keeps them until [`Self::end_flush`].
     pub(super) fn flush(&self, flushing: &[Flushing]) -> Result<Vec<QueueRow>, FlushError> {
         let mut rows = Vec::with_capacity(flushing.len());
-        for Flushing { id, queue, count } in flushing {
+        for Flushing {
+            id,
+            queue,
+            kept,
+            count,
+        } in flushing
+        {
             let number = *queue.number.get_or_init(|| {
                 self.new_names.store(true, Ordering::Relaxed);
                 self.next_number.fetch_add(1, Ordering::Relaxed)
@@ -265,6 +367,7 @@ impl QueueIndex {
             rows.push(QueueRow {
                 queue: id.clone(),
                 number,
+                kept: *kept,
                 count: *count,
             });
         }
@@ -322,15 +425,33 @@ impl QueueIndex {
 }
 
 impl Queue {
-    fn new(number: Option<u32>, count: u64) -> Self {
+    fn new(number: Option<u32>, kept: u64, count: u64) -> Self {
         Self {
             number: number.map_or_else(OnceLock::new, OnceLock::from),
+            kept: AtomicU64::new(kept),
+            freed: AtomicU64::new(0),
             tail: Mutex::new(Tail {
                 first: count,
                 entries: VecDeque::new(),
             }),
             end: watch::Sender::new(QueueOffset(count)),
         }
+    }
+
+    /// Raises the next offset of a queue that has no message to `next`: those before it are deleted.
+    pub(super) fn begin_at(&self, next: u64) {
+        let mut tail = lock(&self.tail);
+        let has_none = self.kept() == tail.end();
+        if has_none && next > tail.first {
+            tail.first = next;
+            self.kept.store(next, Ordering::Release);
+            self.end.send_replace(QueueOffset(next));
+        }
+    }
+
+    /// Offset of the first message that is kept.
+    pub(super) fn kept(&self) -> u64 {
+        self.kept.load(Ordering::Acquire)
     }
 
     /// The next offset.

@@ -7,6 +7,8 @@
 //! 4. Otherwise write zeros over whatever is behind the end, write the bytes that nobody claims to be durable once more
 //!    (they may be in the page cache only, after a failed fsync even if it looks clean), and sync.
 //!
+//! Segments that the checkpoint no longer has are left over from a deletion and removed.
+//!
 //! A log that was closed has nothing behind its checkpoint: 2 to 4 are left out.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -22,7 +24,7 @@ use super::queue_index::QueueIndex;
 use super::segments::{Segment, Segments};
 use super::steps::{RECOVERY_TAIL_SYNCED, Steps};
 use super::walk::Walk;
-use super::{BROKER, LogId, OwnerId};
+use super::{BROKER, LOG, LogId, OwnerId};
 use crate::clock::ServerTime;
 use crate::random::Random;
 
@@ -61,7 +63,11 @@ pub(super) fn recover(
     random: &dyn Random,
 ) -> Result<Recovered, OpenError> {
     let checkpoint = load_checkpoint(files)?;
-    let found = find_segments(files)?;
+    let kept_from = checkpoint
+        .as_ref()
+        .map_or(0, |checkpoint| checkpoint.kept_from);
+    let is_gone = |(_, segment): &(LogId, Segment)| segment.end() <= kept_from;
+    let (gone, found): (Vec<_>, Vec<_>) = find_segments(files)?.into_iter().partition(is_gone);
     let id = match (&checkpoint, found.first()) {
         (Some(checkpoint), _) => checkpoint.id,
         (None, Some((id, _))) => *id,
@@ -69,6 +75,11 @@ pub(super) fn recover(
     };
     let segments = check_segments(&found, id, checkpoint.as_ref())?;
     remove_unfinished(files)?;
+    for (_, segment) in gone {
+        let name = segment.name();
+        let removed = files.remove(name);
+        removed.map_err(|error| OpenError::from_io(name.to_string(), &error))?;
+    }
     let steps = Steps(settings.steps.clone());
     let segments = Segments::new(files.clone(), id, settings, segments);
     if segments.all().is_empty() {
@@ -80,6 +91,7 @@ pub(super) fn recover(
     let closed = checkpoint
         .as_ref()
         .is_some_and(|checkpoint| checkpoint.closed);
+    let trimmed = checkpoint.is_none() && segments.first_batch() > SEGMENT_HEADER_BYTES;
     let claimed = checkpoint
         .as_ref()
         .map_or(0, |checkpoint| checkpoint.durable_end);
@@ -94,13 +106,14 @@ pub(super) fn recover(
             known,
             ..
         } = &mut recovered;
-        let walk = Walk::new(segments, codec, queues, keys, settings);
+        let walk = Walk::new(segments, codec, queues, keys, settings, trimmed);
         let tail = walk.run(known, claimed)?;
         tail.repair(segments, known.end)?;
         steps.at(RECOVERY_TAIL_SYNCED);
     }
     recovered.known.life += 1;
-    let allowed = |owner: &OwnerId| *owner == BROKER || settings.owners.contains(owner);
+    let allowed =
+        |owner: &OwnerId| [BROKER, LOG].contains(owner) || settings.owners.contains(owner);
     match recovered.known.owners.iter().find(|owner| !allowed(owner)) {
         Some(owner) => Err(OpenError::OwnerMissing(*owner)),
         None => Ok(recovered),

@@ -17,19 +17,11 @@ pub(super) fn read(
     end: u64,
     at: u64,
 ) -> Result<Stored, ReadError> {
-    if at < segments.first_batch() && at != 0 {
-        let oldest = segments.all().first().map_or(0, |segment| segment.start);
-        return Err(if at < oldest {
-            ReadError::Gone(Position(at))
-        } else {
-            ReadError::NotARecord(Position(at))
-        });
-    }
     let not_a_record = || ReadError::NotARecord(Position(at));
-    let segment = segments
-        .of(at)
-        .filter(|_| at < end)
-        .ok_or_else(not_a_record)?;
+    let segment = segments.of(at).ok_or_else(|| segments.nothing_at(at))?;
+    if at < segment.first_batch() || at >= end {
+        return Err(not_a_record());
+    }
     let room = usize::try_from(segment.end() - at).unwrap_or(usize::MAX);
     let mut first = [0; FIRST_BYTES];
     let first = first.get_mut(..room.min(FIRST_BYTES)).unwrap_or_default();

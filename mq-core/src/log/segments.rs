@@ -9,7 +9,7 @@ use super::files::{Files, NEW, Name};
 use super::layout::{SEGMENT_HEADER_BYTES, SegmentHeader};
 use super::open::Settings;
 use super::steps::{SEGMENT_CREATED, Steps};
-use super::{LogId, ReadError, lock};
+use super::{LogId, Position, ReadError, lock};
 
 /// One segment file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -114,6 +114,24 @@ impl Segments {
             .map_or(SEGMENT_HEADER_BYTES, |segment| segment.first_batch())
     }
 
+    /// Why nothing is at `position`, which no segment holds.
+    pub(super) fn nothing_at(&self, position: u64) -> ReadError {
+        let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
+        let oldest = known.keys().next().copied().unwrap_or(0);
+        if position < oldest {
+            ReadError::Gone(Position(position))
+        } else {
+            ReadError::NotARecord(Position(position))
+        }
+    }
+
+    /// From now on nothing before `start`, the start of a segment, is found. Returns what is forgotten, oldest first.
+    pub(super) fn forget_before(&self, start: u64) -> Vec<Segment> {
+        let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
+        let kept = known.split_off(&start);
+        std::mem::replace(&mut *known, kept).into_values().collect()
+    }
+
     pub(super) fn file(&self, segment: Segment) -> io::Result<Arc<dyn File>> {
         self.files.get(segment.name())
     }
@@ -131,6 +149,8 @@ impl Segments {
         read.map_err(|error| {
             if error.kind() == io::ErrorKind::UnexpectedEof {
                 segment.damaged(position, "the file is cut short")
+            } else if self.of(position).is_none() {
+                self.nothing_at(position)
             } else {
                 let offset = position - segment.start;
                 ReadError::Io(format!("{} at byte {offset}: {error}", segment.name()))
@@ -171,7 +191,7 @@ impl Segments {
     ///
     /// A new segment touches as many pages as it has. Pages that old segments give back cost a third of pages the machine
     /// has to find, on a virtual machine far less.
-    fn forget_before(&self, start: u64) {
+    fn let_go_of_cache(&self, start: u64) {
         for segment in self.all().into_iter().rev() {
             let age = start.saturating_sub(segment.end());
             if age < self.cached {
@@ -187,7 +207,7 @@ impl Segments {
     }
 
     fn make(&self, segment: Segment) -> io::Result<()> {
-        self.forget_before(segment.start);
+        self.let_go_of_cache(segment.start);
         let disk = self.files.disk();
         let (new, name) = (
             format!("{}{NEW}", segment.name()),

@@ -14,6 +14,7 @@ use super::key_index::KeyIndex;
 use super::layout::{Codec, SEGMENT_HEADER_BYTES};
 use super::open::Settings;
 use super::queue_index::{FlushError, QueueIndex};
+use super::retention::Retention;
 use super::segments::Segments;
 use super::steps::Steps;
 use super::{OwnerId, lock};
@@ -44,7 +45,8 @@ pub(super) struct Shared {
     pub(super) owners: Mutex<BTreeSet<OwnerId>>,
     /// Why nothing is acknowledged any more.
     pub(super) failure: watch::Sender<Option<String>>,
-    pub(super) upkeep: Upkeep,
+    pub(super) upkeep: Arc<Upkeep>,
+    pub(super) retention: Retention,
     pub(super) checkpoints: Mutex<LastCheckpoint>,
     /// Whether the checkpoint of a closed log is written.
     pub(super) finished: Mutex<bool>,
@@ -91,12 +93,19 @@ pub(super) struct Wanted {
     /// The segment that starts here is needed soon.
     pub(super) segment_at: Option<u64>,
     pub(super) checkpoint: bool,
+    /// An owner wants less to be kept, or what must be noted before a deletion is.
+    pub(super) retention: bool,
     pub(super) closed: bool,
 }
 
 impl Upkeep {
     pub(super) fn want_segment(&self, start: u64) {
         lock(&self.wanted).segment_at = Some(start);
+        self.changed.notify_all();
+    }
+
+    pub(super) fn want_retention(&self) {
+        lock(&self.wanted).retention = true;
         self.changed.notify_all();
     }
 
@@ -187,7 +196,8 @@ impl Shared {
         closed: bool,
     ) -> Result<(), FlushError> {
         let queues = self.queues.flush(flushing)?;
-        let runs = self.keys.flush(&mut last.next_run)?;
+        let kept = self.segments.first_batch();
+        let runs = self.keys.flush(&mut last.next_run, kept..indexed_to)?;
         let bookmarks = lock(&self.bookmarks).clone();
         let checkpoint = Checkpoint {
             id: self.codec.id(),
@@ -196,7 +206,7 @@ impl Shared {
             indexed_to,
             durable_end: self.visible(),
             at: self.time.now(),
-            kept_from: self.segments.first_batch() - SEGMENT_HEADER_BYTES,
+            kept_from: kept - SEGMENT_HEADER_BYTES,
             next_run: last.next_run,
             queues,
             runs: runs.runs.clone(),
@@ -214,6 +224,7 @@ impl Shared {
         self.queues.end_flush(flushing);
         self.keys.end_flush(runs);
         self.keys.remove_superseded();
+        self.remove_condemned();
         last.indexed_to = indexed_to;
         last.bookmarks = bookmarks;
         Ok(())
@@ -239,5 +250,6 @@ impl Shared {
         {
             tracing::warn!(%error, "a checkpoint could not be written; it is tried again later");
         }
+        self.retain();
     }
 }

@@ -116,7 +116,7 @@ fn keep_up(shared: &Shared) {
         if wanted.closed {
             return;
         }
-        if wanted.segment_at.is_none() && !wanted.checkpoint {
+        if wanted.segment_at.is_none() && !wanted.checkpoint && !wanted.retention {
             wanted.checkpoint = shared.changed_since_checkpoint();
         }
         shared.do_upkeep(wanted);

@@ -2,14 +2,18 @@
 
 use std::io;
 
+use super::files::Name;
 use super::key_index::{KEY_BYTES, Key, KeyIndex};
-use super::layout::{ALIGN, BatchHeader, Codec, Item, LayoutError, RecordHeader};
+use super::layout::{
+    ALIGN, BatchHeader, Codec, Item, LayoutError, RecordHeader, SEGMENT_HEADER_BYTES,
+};
 use super::open::{OpenError, Settings};
+use super::queue_ends::{self, QUEUE_ENDS, QueueEnd};
 use super::queue_index::{ENTRY_MEMORY_BYTES, Entry, FlushError, QueueIndex};
 use super::recovery::{Known, damaged};
 use super::segments::{Segment, Segments};
 use super::window::Window;
-use super::{OwnerId, ReadError};
+use super::{LOG, OwnerId, ReadError};
 use crate::names::{QueueId, TopicName};
 use crate::wire::record::RecordView;
 
@@ -23,6 +27,10 @@ pub(super) struct Walk<'a> {
     queues: &'a QueueIndex,
     keys: &'a KeyIndex,
     settings: &'a Settings,
+    /// The log's beginning is deleted and no checkpoint says where queues begin.
+    trimmed: bool,
+    /// Before this position everything was to be deleted, as far as notes say.
+    noted: u64,
     /// Bytes that the indexes have in memory.
     in_memory: usize,
 }
@@ -32,6 +40,8 @@ struct Found {
     position: u64,
     owner: Option<OwnerId>,
     message: Option<FoundMessage>,
+    /// Where the log begins after a deletion, and where queues end of which it keeps nothing.
+    ends: Option<(u64, Vec<QueueEnd>)>,
 }
 
 struct FoundMessage {
@@ -67,6 +77,7 @@ impl<'a> Walk<'a> {
         queues: &'a QueueIndex,
         keys: &'a KeyIndex,
         settings: &'a Settings,
+        trimmed: bool,
     ) -> Self {
         Self {
             window: Window::new(segments, codec),
@@ -74,6 +85,8 @@ impl<'a> Walk<'a> {
             queues,
             keys,
             settings,
+            trimmed,
+            noted: 0,
             in_memory: 0,
         }
     }
@@ -106,6 +119,12 @@ impl<'a> Walk<'a> {
             .filter(|segment| segment.end() > known.end)
         {
             claimed = claimed.max(self.look_behind(segment, known.end, &mut leftovers)?);
+        }
+        let start = self.segments.first_batch() - SEGMENT_HEADER_BYTES;
+        if self.trimmed && self.noted < start {
+            // Whoever deletes notes it first.
+            let name = format!("the segment before {}", Name::Segment(start));
+            return Err(damaged(&name, 0, "the file is missing".into()));
         }
         if claimed <= known.end {
             return Ok(Tail {
@@ -172,10 +191,20 @@ impl<'a> Walk<'a> {
             .map_err(|why| Stop::Invalid(position, why))?;
         let owner = header.mark.map(|mark| mark.owner);
         if !header.is_message {
+            let own = header
+                .mark
+                .filter(|mark| (mark.owner, mark.kind) == (LOG, QUEUE_ENDS));
+            let ends = own.map(|mark| queue_ends::read(payload).map(|ends| (mark.number, ends)));
+            if ends == Some(None) {
+                return Err(self
+                    .refuse(position, "it is no note of queues".into())
+                    .into());
+            }
             return Ok(Found {
                 position,
                 owner,
                 message: None,
+                ends: ends.flatten(),
             });
         }
         // The checksum says that this is what was written, so this is no torn tail.
@@ -185,6 +214,7 @@ impl<'a> Walk<'a> {
             position,
             owner,
             message: Some(message),
+            ends: None,
         })
     }
 
@@ -198,11 +228,21 @@ impl<'a> Walk<'a> {
             position,
             owner,
             message,
+            ends,
         } in found
         {
             known.owners.extend(owner);
+            if let Some((kept, ends)) = ends.filter(|_| self.trimmed) {
+                self.noted = self.noted.max(kept);
+                for (queue, next) in ends {
+                    self.queues.get_or_make(&queue).begin_at(next);
+                }
+            }
             let Some(message) = message else { continue };
             let queue = self.queues.get_or_make(&message.queue);
+            if self.trimmed {
+                queue.begin_at(message.offset);
+            }
             let next = queue.end();
             if message.offset != next {
                 let what = format!(
@@ -242,7 +282,11 @@ impl<'a> Walk<'a> {
         self.queues.flush(&flushing).map_err(failed)?;
         self.queues.end_flush(&flushing);
         self.keys.begin_flush();
-        let runs = self.keys.flush(&mut known.next_run).map_err(failed)?;
+        let covered = self.segments.first_batch()..known.end;
+        let runs = self
+            .keys
+            .flush(&mut known.next_run, covered)
+            .map_err(failed)?;
         self.keys.end_flush(runs);
         Ok(())
     }

@@ -1,8 +1,8 @@
 //! A window on the log's bytes that moves forward: many small looks, few reads.
 
+use super::ReadError;
 use super::layout::{BATCH_HEADER_BYTES, BatchHeader, Codec, Item, LayoutError, RecordHeader};
 use super::segments::{Segment, Segments};
-use super::{Position, ReadError};
 
 /// How much is read ahead.
 const AHEAD_BYTES: u64 = 256 << 10;
@@ -31,11 +31,10 @@ impl<'a> Window<'a> {
     /// The segment that holds `position`.
     ///
     /// # Errors
-    /// [`ReadError::NotARecord`] when no segment does.
+    /// [`ReadError::NotARecord`] when no segment does, [`ReadError::Gone`] when one did.
     pub(super) fn segment(&self, position: u64) -> Result<Segment, ReadError> {
-        self.segments
-            .of(position)
-            .ok_or(ReadError::NotARecord(Position(position)))
+        let segment = self.segments.of(position);
+        segment.ok_or_else(|| self.segments.nothing_at(position))
     }
 
     /// `length` bytes at `position`, or fewer if the segment ends before.

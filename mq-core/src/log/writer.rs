@@ -17,8 +17,8 @@ use super::queue_index::{ENTRY_MEMORY_BYTES, Entry as IndexEntry, Queue};
 use super::segments::Segment;
 use super::shared::Shared;
 use super::{
-    Append, AppendError, BROKER, Entry, Flush, OwnerId, Placed, Position, QueueOffset, Submission,
-    Then, lock, steps,
+    Append, AppendError, BROKER, Entry, Flush, LOG, OwnerId, Placed, Position, QueueOffset,
+    Submission, Then, lock, steps,
 };
 use crate::clock::ServerTime;
 use crate::names::QueueId;
@@ -227,7 +227,8 @@ impl Writer {
         let Some(mark) = append.mark else {
             return Ok(());
         };
-        if mark.owner == BROKER || self.shared.settings.owners.contains(&mark.owner) {
+        if [BROKER, LOG].contains(&mark.owner) || self.shared.settings.owners.contains(&mark.owner)
+        {
             return Ok(());
         }
         Err(AppendError::Refused(format!(

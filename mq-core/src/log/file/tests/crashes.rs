@@ -5,7 +5,7 @@ use std::io::ErrorKind;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::*;
-use crate::log::Entry;
+use crate::log::{Entry, LOG};
 use crate::wire::record::RecordView;
 
 /// What was promised about the records of one seed's log.
@@ -17,6 +17,12 @@ struct Promises {
     durable: BTreeMap<u64, Position>,
     /// Survives the end of the process, not of the machine.
     written: BTreeMap<u64, Position>,
+    /// What stands before it may be deleted: all owners have said so.
+    let_go: u64,
+    /// Next offsets of the queues, as they were seen.
+    ends: BTreeMap<u32, u64>,
+    /// How often the log had lost its beginning.
+    trimmed: u64,
 }
 
 struct World {
@@ -63,6 +69,7 @@ impl World {
             batch_bytes: 4 << 10,
             // Small enough that recovery itself flushes the indexes, now and then several times.
             index_bytes: if self.below(2) == 0 { 200 } else { 100_000 },
+            keep_bytes: (self.seed % 3 > 0).then_some(64 << 10),
             steps: Some(hook),
             ..settings()
         };
@@ -113,7 +120,8 @@ impl World {
         if self.below(4) == 0 {
             let _ = driver.close();
         }
-        for stored in log.scan(Position(0)).into_iter().flatten().flatten() {
+        let kept = log.scan(Position(0)).into_iter().flatten().flatten();
+        for stored in kept.filter(|stored| stored.mark.is_none_or(|mark| mark.owner != LOG)) {
             self.promises
                 .durable
                 .insert(number(&stored), stored.position);
@@ -155,8 +163,18 @@ impl World {
             0 => driver.sync(),
             1 => drop(driver.checkpoint()),
             2..=5 => drop(driver.upkeep()),
+            6 => self.let_go(log),
             _ => (),
         }
+    }
+
+    /// Says what the owners still need: anything behind some place in the log.
+    fn let_go(&mut self, log: &FileLog) {
+        let range = log.range();
+        let from = range.start.0 + self.below(1 + range.end.0 - range.start.0);
+        log.keep_from(BROKER, range.end);
+        log.keep_from(OWNER, Position(from));
+        self.promises.let_go = self.promises.let_go.max(from);
     }
 
     fn end(&mut self, power_cut: bool) {
@@ -172,18 +190,22 @@ impl World {
         if power_cut {
             self.promises.written.clear();
         }
+        if self.below(4) == 0 {
+            self.disk.remove("checkpoint").unwrap();
+            self.disk.sync_folder("").unwrap();
+        }
         let (log, driver) = self
             .open()
             .unwrap_or_else(|error| panic!("seed {}: {error}", self.seed));
         self.check(&log);
-        let once = all(&log);
+        let once = records(&log);
         drop((log, driver));
         self.disk.restart();
         let (log, _driver) = self
             .open()
             .unwrap_or_else(|error| panic!("seed {}: {error}", self.seed));
         assert_eq!(
-            all(&log),
+            records(&log),
             once,
             "seed {}: recovering twice equals once",
             self.seed
@@ -194,7 +216,13 @@ impl World {
 
     fn check(&mut self, log: &FileLog) {
         let seed = self.seed;
-        let found = all(log);
+        let found = records(log);
+        let first = log.range().start;
+        self.promises.trimmed += u64::from(first.0 > SEGMENT_HEADER_BYTES);
+        assert!(
+            first.0 <= SEGMENT_HEADER_BYTES || first.0 <= self.promises.let_go,
+            "seed {seed}: nothing is deleted that an owner keeps"
+        );
         let by_number: BTreeMap<_, _> = found
             .iter()
             .map(|stored| (number(stored), stored))
@@ -205,6 +233,10 @@ impl World {
             "seed {seed}: no record is there twice"
         );
         for (number, position) in self.promises.durable.iter().chain(&self.promises.written) {
+            if *position < first {
+                assert_eq!(log.read(*position), Err(ReadError::Gone(*position)));
+                continue;
+            }
             let stored = by_number.get(number).map(|stored| stored.position);
             assert_eq!(
                 stored,
@@ -237,7 +269,19 @@ impl World {
                 .iter()
                 .filter(|stored| in_queue(stored, &id))
                 .collect();
-            let entries = log.entries(&id, QueueOffset(0), usize::MAX).unwrap();
+            let range = log.queue_range(&id);
+            let seen = self.promises.ends.entry(id.queue).or_default();
+            assert!(range.end.0 >= *seen, "seed {seed}: {id} ends earlier");
+            *seen = range.end.0;
+            assert_eq!(range.end.0 - range.start.0, expected.len() as u64);
+            if range.start.0 > 0 {
+                let gone = log.entries(&id, QueueOffset(range.start.0 - 1), 1);
+                assert!(
+                    matches!(gone, Err(ReadError::Gone(_))),
+                    "seed {seed}: {gone:?}"
+                );
+            }
+            let entries = log.entries(&id, range.start, usize::MAX).unwrap();
             let positions: Vec<_> = entries.iter().map(|entry| entry.position).collect();
             assert_eq!(
                 positions,
@@ -247,7 +291,7 @@ impl World {
                     .collect::<Vec<_>>(),
                 "seed {seed}: the index of {id} equals one made from the log"
             );
-            for (offset, (entry, stored)) in (0..).zip(entries.iter().zip(&expected)) {
+            for (offset, (entry, stored)) in (range.start.0..).zip(entries.iter().zip(&expected)) {
                 assert_eq!(entry.offset, QueueOffset(offset));
                 assert_eq!(
                     view(stored).queue_offset,
@@ -282,6 +326,13 @@ fn in_queue(stored: &Stored, id: &QueueId) -> bool {
     stored.is_message && view(stored).queue == id.queue
 }
 
+/// All records but the log's own notes.
+fn records(log: &FileLog) -> Vec<Stored> {
+    let mut all = all(log);
+    all.retain(|stored| stored.mark.is_none_or(|mark| mark.owner != LOG));
+    all
+}
+
 fn number(stored: &Stored) -> u64 {
     let body = if stored.is_message {
         view(stored).body
@@ -293,12 +344,18 @@ fn number(stored: &Stored) -> u64 {
 
 #[test]
 fn no_promise_is_broken_by_any_crash() {
+    let mut trimmed = 0;
     for seed in 0..60 {
         let mut world = World::new(seed);
         for _ in 0..6 {
             world.live();
         }
+        trimmed += world.promises.trimmed;
     }
+    assert!(
+        trimmed > 100,
+        "{trimmed} starts of a log without its beginning"
+    );
 }
 
 #[test]
