@@ -237,6 +237,7 @@ mod tests {
             repeats: 0,
             contradictions: 0,
             unpublished: None,
+            moved_to: None,
         }
     }
 

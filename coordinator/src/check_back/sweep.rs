@@ -7,10 +7,11 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use bytes::Bytes;
 use mq_core::broker::Broker;
 use mq_core::broker::clients::{Client, Notice};
 use mq_core::clock::ServerTime;
-use mq_core::log::Position;
+use mq_core::log::{Position, ReadError};
 use mq_core::names::GroupName;
 use tokio::sync::{Notify, mpsc, watch};
 
@@ -330,7 +331,12 @@ impl Sweeper {
                 if !self.remember(now, &row, attempt, reason) {
                     return None;
                 }
-                if !self.ask(&row, unanswered, client) {
+                let Some(record) = self.record_of(&row) else {
+                    // Carried forward since the row was read: it is read anew.
+                    self.parts.attempts.lock().open.remove(&position);
+                    return Some(now.after(settings.first_wait));
+                };
+                if !self.ask(&row, &record, unanswered, client) {
                     // The connection is gone or full: as if nothing had been asked.
                     if let Some(open) = self.parts.attempts.lock().open.get_mut(&position) {
                         open.attempt.asked_at = None;
@@ -389,16 +395,21 @@ impl Sweeper {
         true
     }
 
-    fn ask(&self, row: &Row, unanswered: u32, client: &Client) -> bool {
-        let stored = match self.parts.broker.log().read(row.half.position) {
-            Ok(stored) => stored,
+    /// The record of the row's half message; `None` if it is not where the row says.
+    fn record_of(&self, row: &Row) -> Option<Bytes> {
+        match half::kept(&**self.parts.broker.log(), row) {
+            Ok(stored) => Some(stored.bytes),
+            Err(ReadError::Gone(_)) => None,
             Err(error) => {
                 tracing::error!(%error, transaction = %row.half.id, "a half message cannot be read");
-                return false;
+                None
             }
-        };
+        }
+    }
+
+    fn ask(&self, row: &Row, record: &[u8], unanswered: u32, client: &Client) -> bool {
         let times = row.checks.saturating_add(unanswered).saturating_add(1);
-        half::check_back(&row.half, &stored.bytes, times, self.parts.broker.host())
+        half::check_back(&row.half, record, times, self.parts.broker.host())
             .is_some_and(|notice: Notice| client.link.push(notice))
     }
 

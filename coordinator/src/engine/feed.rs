@@ -36,6 +36,13 @@ pub enum Durable {
         /// Why not.
         reason: String,
     },
+    /// A half message was carried forward.
+    Moved {
+        /// The half message.
+        half: Half,
+        /// Where it stands now.
+        to: Position,
+    },
     /// A record whose effect is in SQL already; recovery finds such behind the watermark.
     Known(Position),
     /// The final or echo of a decision.

@@ -10,7 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use mq_core::broker::clients::Notice;
 use mq_core::broker::filter::tag_code;
-use mq_core::log::{Mark, OwnerId, Position, QueueOffset, Stored};
+use mq_core::log::{Append, Entry, Log, Mark, OwnerId, Position, QueueOffset, ReadError, Stored};
 use mq_core::names::{GroupName, QueueId, TopicName};
 use mq_core::wire::encoded::EncodedRecord;
 use mq_core::wire::ids;
@@ -20,7 +20,7 @@ use mq_core::wire::reserved;
 
 use crate::audit::echo::Recorded;
 use crate::client::endpoint::HalfRequest;
-use crate::store::Half;
+use crate::store::{Half, Row};
 use crate::transaction::{Decision, Incarnation, MarkerIdentity, TransactionId};
 
 /// The coordinator's marks and notes in the log.
@@ -32,6 +32,8 @@ pub const HALF: u8 = 1;
 pub const FINAL: u8 = 2;
 /// Mark kind: a note that echoes a rollback; the number is the decision's.
 pub const ROLLBACK_ECHO: u8 = 3;
+/// Mark kind: a note that carries a half message forward, as its record was; the number is the position of that.
+pub const MOVED: u8 = 4;
 
 /// The queue of the half topic.
 #[must_use]
@@ -184,6 +186,48 @@ pub const fn mark(id: TransactionId) -> Mark {
         kind: HALF,
         key: id.0,
         number: 0,
+    }
+}
+
+/// The note that carries the half message forward whose record has these `bytes`.
+#[must_use]
+pub fn moved(half: &Half, bytes: &[u8]) -> Append {
+    Append {
+        mark: Some(Mark {
+            owner: OWNER,
+            kind: MOVED,
+            key: half.id.0,
+            number: half.position.0,
+        }),
+        entry: Entry::Note {
+            payload: bytes.to_vec(),
+        },
+    }
+}
+
+/// Whether `mark` is that of a decision: of a final or an echo.
+#[must_use]
+pub const fn is_decision(mark: &Mark) -> bool {
+    matches!(mark.kind, FINAL | ROLLBACK_ECHO)
+}
+
+/// Reads the half message of `row` from where the log keeps it now.
+///
+/// # Errors
+/// [`ReadError::Gone`] when it was carried forward since `row` was read, [`ReadError::NotARecord`] when something else stands
+/// there, or what the log says.
+pub fn kept(log: &dyn Log, row: &Row) -> Result<Stored, ReadError> {
+    let (half, at) = (&row.half, row.stored_at());
+    let stored = log.read(at)?;
+    let fits = |mark: &Mark| {
+        let in_place = mark.kind == HALF && at == half.position;
+        let carried = mark.kind == MOVED && mark.number == half.position.0;
+        mark.owner == OWNER && mark.key == half.id.0 && (in_place || carried)
+    };
+    if stored.mark.as_ref().is_some_and(fits) {
+        Ok(stored)
+    } else {
+        Err(ReadError::NotARecord(at))
     }
 }
 

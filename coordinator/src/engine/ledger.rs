@@ -3,7 +3,7 @@
 //! The ledger holds back the rows of young half messages, numbers decisions and events, moves the watermark and seals the
 //! batch. It changes nothing in itself until [`Ledger::committed`] is told that the batch is in SQL.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -65,6 +65,11 @@ pub enum What {
         number: u64,
         /// Why not; `None` if it was after all.
         reason: Option<String>,
+    },
+    /// The half message was carried forward in the log.
+    Move {
+        /// Where it stands now.
+        to: Position,
     },
 }
 
@@ -146,6 +151,8 @@ pub struct Ledger {
     published_ahead: BTreeMap<u64, Option<Position>>,
     /// Where the records of decisions stand whose rows still say that they could not be published.
     denied: BTreeMap<u64, Position>,
+    /// Where half messages stand that were carried forward and whose rows do not say so yet.
+    moving: BTreeSet<Position>,
     recorded_contradictions: u32,
     /// The number of the next batch.
     next_seq: u64,
@@ -163,6 +170,7 @@ impl Ledger {
             published: owner.published,
             published_ahead: BTreeMap::new(),
             denied: BTreeMap::new(),
+            moving: BTreeSet::new(),
             recorded_contradictions,
             next_seq: owner.seq + 1,
         }
@@ -204,6 +212,10 @@ impl Ledger {
                 self.denied.insert(number, position);
                 position
             }
+            Durable::Moved { to, .. } => {
+                self.moving.insert(to);
+                to
+            }
             Durable::Known(position) => position,
         };
         self.seen_to = self.seen_to.max(position);
@@ -218,6 +230,11 @@ impl Ledger {
     /// Tells that the row of decision `number` no longer denies that it is published.
     pub fn admitted(&mut self, number: u64) {
         self.denied.remove(&number);
+    }
+
+    /// Tells that the half message at `to` need not be told of any more: its row does, or is gone.
+    pub fn moved(&mut self, to: Position) -> bool {
+        self.moving.remove(&to)
     }
 
     fn publish_at(&mut self, number: u64, record: Option<Position>) {
@@ -334,7 +351,8 @@ impl Ledger {
             .find(|position| written.binary_search(position).is_err());
         let behind_a_gap = self.published_ahead.values().flatten().min();
         let denied = self.denied.values().min();
-        let first = [still_held, behind_a_gap, denied]
+        let moving = self.moving.first();
+        let first = [still_held, behind_a_gap, denied, moving]
             .into_iter()
             .flatten()
             .min();

@@ -3,6 +3,7 @@
 //! | file | owns |
 //! |---|---|
 //! | `admission` | half messages on their way into the log |
+//! | `carry` | half messages that are needed for longer than the log keeps them |
 //! | `half` | half messages and finals as stored bytes |
 //! | `feed` | what became durable, in log order |
 //! | `ledger` | what the next SQL batch says: pure |
@@ -17,6 +18,7 @@
 //! | `holds` | topics that must stay because half messages wait for them |
 
 mod admission;
+mod carry;
 pub mod feed;
 pub mod half;
 mod holds;
@@ -48,6 +50,7 @@ use tokio::sync::{Notify, Semaphore, mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
 use self::admission::NotAdmitted;
+use self::carry::Carrier;
 use self::feed::Feed;
 use self::holds::{Hold, Holds};
 use self::ledger::{Answer, Request, What};
@@ -102,6 +105,7 @@ struct Tasks {
     acks: JoinHandle<()>,
     writer: JoinHandle<()>,
     sweeper: JoinHandle<()>,
+    carrier: JoinHandle<()>,
     alarm: Alarm,
 }
 
@@ -254,15 +258,30 @@ impl Coordinator {
         })
     }
 
+    /// The half message that is `named`, wherever it is kept.
+    async fn find_half(
+        &self,
+        running: &Running,
+        named: &Named<'_>,
+        commit: bool,
+    ) -> Result<Located, Missing> {
+        match self.locate(running, named, commit) {
+            // Rare: it shall not make every future larger.
+            Err(Missing::Gone) => Box::pin(self.locate_row(running, named, commit)).await,
+            found => found,
+        }
+    }
+
     /// A decision for the SQL writer, with the half message that `request` names.
-    fn decision(
+    async fn decision(
         &self,
         running: &Running,
         request: Resolve,
         decision: Decision,
     ) -> Result<(Command, oneshot::Receiver<Answer>), Missing> {
         let commit = decision == Decision::Commit;
-        let Located { half, copy } = self.locate(running, &Named::of(&request), commit)?;
+        let named = Named::of(&request);
+        let Located { half, copy } = self.find_half(running, &named, commit).await?;
         let evidence = running.evidence(half.position, request.evidence);
         let said = Request {
             half,
@@ -281,10 +300,9 @@ impl Coordinator {
         decision: Decision,
     ) -> Result<Outcome, ResolveError> {
         let id = request.id;
-        let said = match self.decision(running, request, decision) {
+        let said = match self.decision(running, request, decision).await {
             Ok(said) => said,
-            Err(Missing::No(why)) => return Ok(Outcome::NoSuchHalfMessage { why }),
-            Err(Missing::Broken(why)) => return Err(ResolveError(why)),
+            Err(missing) => return missing.outcome(),
         };
         match self.say(running, said).await.map_err(ResolveError)? {
             Answer::DecidedNow(_) => Ok(Outcome::DecidedNow),
@@ -318,10 +336,10 @@ impl Coordinator {
         if !asked || !running.attempts.unknown(request.position, now) {
             return Ok(Outcome::Noted);
         }
-        let half = match self.locate(running, &Named::of(&request), false) {
+        let named = Named::of(&request);
+        let half = match self.find_half(running, &named, false).await {
             Ok(located) => located.half,
-            Err(Missing::No(why)) => return Ok(Outcome::NoSuchHalfMessage { why }),
-            Err(Missing::Broken(why)) => return Err(ResolveError(why)),
+            Err(missing) => return missing.outcome(),
         };
         let said = Request {
             half,
@@ -394,6 +412,14 @@ impl Coordinator {
             wake: wake.clone(),
             settings: shared.settings.check_back.clone(),
         });
+        let carrier = Carrier::new(carry::Parts {
+            log: broker.log().clone(),
+            reader: shared.store.reader(),
+            feed: feed.clone(),
+            slots: slots.clone(),
+            commands: commands.downgrade(),
+            status: shared.status.clone(),
+        });
         let (stop, stopped) = watch::channel(false);
         let acks = Arc::new(Acks::default());
         let telling = acks.clone();
@@ -401,7 +427,8 @@ impl Coordinator {
             acks: tokio::spawn(async move { telling.run().await }),
             stop,
             writer: tokio::spawn(writer.run(inbox)),
-            sweeper: tokio::spawn(sweeper.run(stopped)),
+            sweeper: tokio::spawn(sweeper.run(stopped.clone())),
+            carrier: tokio::spawn(carrier.run(stopped)),
             alarm,
         };
         *shared.tasks.lock().unwrap_or_else(PoisonError::into_inner) = Some(tasks);
@@ -482,6 +509,7 @@ impl Extension for Coordinator {
             stop,
             writer,
             sweeper,
+            carrier,
             alarm,
         }) = tasks
         else {
@@ -492,6 +520,7 @@ impl Extension for Coordinator {
         alarm.stop().await;
         let done = async {
             let _ = sweeper.await;
+            let _ = carrier.await;
             let _ = writer.await;
         };
         if tokio::time::timeout(within, done).await.is_err() {

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mq_core::clock::Clock;
+use mq_core::log::layout::SEGMENT_HEADER_BYTES;
 use mq_core::log::{Log, Position, ReadError, Stored};
 use mq_core::names::QueueId;
 use mq_core::random::Random;
@@ -91,7 +92,9 @@ pub async fn recover(parts: &Parts<'_>) -> Result<(Box<dyn TxWriter>, Ledger, Fo
     let mut ledger = Ledger::new(owner, parts.settings.recorded_contradictions);
     let mut found = Found::default();
     let from = owner.watermark.max(parts.log.range().start);
+    refuse_lost_beginning(&**parts.log, &owner)?;
     let (mut halves, mut in_log) = (Vec::new(), HashSet::new());
+    let mut moved = HashMap::new();
     for stored in parts.log.scan(from)? {
         let stored = stored?;
         let Some(mark) = stored.mark.filter(|mark| mark.owner == half::OWNER) else {
@@ -99,6 +102,12 @@ pub async fn recover(parts: &Parts<'_>) -> Result<(Box<dyn TxWriter>, Ledger, Fo
         };
         if mark.kind == half::HALF {
             halves.push(decode(&stored, parts.settings)?);
+            continue;
+        }
+        if mark.kind == half::MOVED {
+            moved.insert(Position(mark.number), stored.position);
+            // Its row says so with the batch that writes what is missing.
+            ledger.take_in(Durable::Known(stored.position));
             continue;
         }
         if mark.number > owner.last_decision {
@@ -117,7 +126,8 @@ pub async fn recover(parts: &Parts<'_>) -> Result<(Box<dyn TxWriter>, Ledger, Fo
     }
     found.stored += hold_missing(&mut ledger, &mut *writer, &mut halves).await?;
     steps::reach("recovery.replayed");
-    write_missing(parts, &mut ledger, &mut *writer, &in_log).await?;
+    let carried = (&in_log, &moved);
+    write_missing(parts, &mut ledger, &mut *writer, carried).await?;
     steps::reach("recovery.stored");
     found.published = publish_missing(parts, &mut ledger).await?;
     steps::reach("recovery.published");
@@ -157,6 +167,22 @@ pub(super) fn refuse_foreign(log: &dyn Log, owner: &Owner) -> Result<(), StartEr
         owner.log.0,
         log.id().0
     )))
+}
+
+/// Refuses a database that lacks what stood in the part of the log that is deleted: nothing is deleted before the database
+/// reflects it.
+pub(super) fn refuse_lost_beginning(log: &dyn Log, owner: &Owner) -> Result<(), StartError> {
+    let kept = log.range().start;
+    let is_deleted = kept.0 > SEGMENT_HEADER_BYTES && owner.watermark < kept;
+    // A log that had no coordinator so far has nothing that a database could lack.
+    if is_deleted && (owner.watermark.0 > 0 || log.stamped(half::OWNER) > 0) {
+        return Err(StartError::Mismatch(format!(
+            "the database ends at position {} and the log begins at {kept}: what stood between is deleted; \
+             restore a newer database",
+            owner.watermark
+        )));
+    }
+    Ok(())
 }
 
 /// Refuses a log that ends before something that the database refers to.
@@ -234,31 +260,38 @@ async fn hold_missing(
     Ok(ledger.held() - before)
 }
 
-/// Writes the rows that are held, and takes back that a decision could not be published if its record is `in_log` after all.
+/// Writes the rows that are held, takes back that a decision could not be published if its record is `in_log` after all, and
+/// notes where half messages were `moved`.
 async fn write_missing(
     parts: &Parts<'_>,
     ledger: &mut Ledger,
     writer: &mut dyn TxWriter,
-    in_log: &HashSet<u64>,
+    (in_log, moved): (&HashSet<u64>, &HashMap<Position, Position>),
 ) -> Result<(), StartError> {
     let (mut requests, mut rows) = (Vec::new(), HashMap::new());
+    let from: Vec<Position> = moved.keys().copied().collect();
+    for some in from.chunks(CHUNK) {
+        for row in writer.rows(some).await? {
+            let at = row.half.position;
+            if let Some(to) = moved.get(&at).filter(|to| row.moved_to < Some(**to)) {
+                requests.push(request(&row, What::Move { to: *to }, ""));
+                rows.insert(at, row);
+            }
+        }
+    }
+    requests.sort_unstable_by_key(|request| request.half.position);
     if !in_log.is_empty() {
         for row in denied(parts).await? {
             if let Some(decided) = row
                 .decided
                 .filter(|decided| in_log.contains(&decided.number))
             {
-                requests.push(Request {
-                    half: row.half.clone(),
-                    what: What::Unpublished {
-                        number: decided.number,
-                        reason: None,
-                    },
-                    actor: Actor::Recovery,
-                    source: "".into(),
-                    evidence: "found in the log".into(),
-                });
-                rows.insert(row.half.position, row);
+                let what = What::Unpublished {
+                    number: decided.number,
+                    reason: None,
+                };
+                requests.push(request(&row, what, "found in the log"));
+                rows.entry(row.half.position).or_insert(row);
             }
         }
     }
@@ -292,6 +325,17 @@ async fn write_missing(
     }
     ledger.committed(&planned);
     Ok(())
+}
+
+/// What recovery says about the half message of `row`.
+fn request(row: &Row, what: What, evidence: &str) -> Request {
+    Request {
+        half: row.half.clone(),
+        what,
+        actor: Actor::Recovery,
+        source: "".into(),
+        evidence: evidence.into(),
+    }
 }
 
 /// All rows that say that they could not be published.
@@ -356,7 +400,7 @@ pub fn decided_from_log(
     again: bool,
 ) -> Result<Decided, StartError> {
     let copy = match row.state {
-        State::Committed => Some(final_of(log, &row.half)?),
+        State::Committed => Some(final_of(log, &row)?),
         State::RolledBack | State::Prepared | State::Parked => None,
     };
     Ok(Decided {
@@ -367,8 +411,9 @@ pub fn decided_from_log(
     })
 }
 
-fn final_of(log: &Arc<dyn Log>, half: &Half) -> Result<Final, StartError> {
-    let stored = log.read(half.position)?;
+fn final_of(log: &Arc<dyn Log>, row: &Row) -> Result<Final, StartError> {
+    let half = &row.half;
+    let stored = half::kept(&**log, row)?;
     let wrong = |_| half::NotAHalf {
         position: half.position,
         why: "it is not a message record",

@@ -4,12 +4,11 @@
 //! the log's end with it. A repair writes those decisions under their numbers, with their events and seals; the next start
 //! does the rest: rows of half messages that are open, and the watermark.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
 use mq_core::clock::Clock;
-use mq_core::log::layout::SEGMENT_HEADER_BYTES;
 use mq_core::log::{Log, Position};
 use mq_core::random::Random;
 
@@ -18,7 +17,7 @@ use super::ledger::{Answer, Ledger, Now, Request, What};
 use super::recovery::{self, StartError};
 use super::settings::Settings;
 use crate::audit::{self, echo::Recorded};
-use crate::store::{Owner, TxReader, TxStore};
+use crate::store::{Owner, Row, TxReader, TxStore};
 use crate::transaction::{Actor, Decision};
 
 /// Decisions written at a time.
@@ -57,22 +56,16 @@ pub async fn survey(log: &dyn Log, reader: &dyn TxReader) -> Result<Lacking, Sta
     let owner = reader.owner().await?.unwrap_or(Owner::of(log.id()));
     recovery::refuse_foreign(log, &owner)?;
     recovery::refuse_older_log(log, reader, &owner).await?;
+    recovery::refuse_lost_beginning(log, &owner)?;
     let kept = log.range().start;
     let stamped = log.stamped(half::OWNER);
-    if owner.watermark < kept && kept.0 > SEGMENT_HEADER_BYTES {
-        return Err(StartError::Mismatch(format!(
-            "the database ends at position {} and the log begins at {kept}: what stood between is deleted; \
-             restore a newer database",
-            owner.watermark
-        )));
-    }
     let mut decisions = BTreeMap::new();
     for stored in log.scan(owner.watermark.max(kept))? {
         let stored = stored?;
         let Some(mark) = stored.mark.filter(|mark| mark.owner == half::OWNER) else {
             continue;
         };
-        if mark.kind != half::HALF && mark.number > owner.last_decision {
+        if half::is_decision(&mark) && mark.number > owner.last_decision {
             decisions.insert(mark.number, half::recorded(&stored)?);
         }
     }
@@ -119,20 +112,23 @@ pub async fn repair(
     }
     let mut written = 0;
     for chunk in chunks {
-        let mut requests = Vec::with_capacity(chunk.len());
-        for told in chunk {
-            requests.push(request(parts, &settings, told)?);
-        }
         let positions: Vec<Position> = chunk.iter().map(|told| told.half).collect();
         let rows = writer.rows(&positions).await?;
-        let rows = rows.into_iter().map(|row| (row.half.position, row));
+        let rows: HashMap<Position, Row> = rows
+            .into_iter()
+            .map(|row| (row.half.position, row))
+            .collect();
+        let mut requests = Vec::with_capacity(chunk.len());
+        for told in chunk {
+            requests.push(request(parts, &settings, told, rows.get(&told.half))?);
+        }
         ledger.skip(lacking.batches.0);
         let now = Now {
             at: parts.log.now(),
             wall_ms: parts.clock.wall_ms(),
             batch: parts.random.next_u128(),
         };
-        let plan = ledger.plan(now, &requests, rows.collect(), Duration::ZERO, |_, at| at);
+        let plan = ledger.plan(now, &requests, rows, Duration::ZERO, |_, at| at);
         let contradicted = chunk.iter().zip(&plan.answers);
         let mut contradicted =
             contradicted.filter(|(_, answer)| !matches!(answer, Answer::DecidedNow(_)));
@@ -153,9 +149,17 @@ pub async fn repair(
     Ok(())
 }
 
-fn request(parts: &Parts<'_>, settings: &Settings, told: &Recorded) -> Result<Request, StartError> {
-    let stored = parts.log.read(told.half)?;
-    let (half, _) = recovery::decode(&stored, settings)?;
+/// What the log has `told`; of which half message, its row says, or else the log, which keeps those that have no row.
+fn request(
+    parts: &Parts<'_>,
+    settings: &Settings,
+    told: &Recorded,
+    row: Option<&Row>,
+) -> Result<Request, StartError> {
+    let half = match row {
+        Some(row) => row.half.clone(),
+        None => recovery::decode(&parts.log.read(told.half)?, settings)?.0,
+    };
     if half.id != told.id {
         let position = told.half;
         let why = "it is another transaction's than its decision says";

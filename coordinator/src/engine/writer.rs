@@ -299,6 +299,17 @@ impl Writer {
         for one in news.drain(..) {
             match one {
                 Durable::Half { .. } | Durable::Known(_) => {}
+                Durable::Moved { ref half, to } => self.own.push(Pending {
+                    request: Request {
+                        half: half.clone(),
+                        what: What::Move { to },
+                        actor: Actor::Recovery,
+                        source: "".into(),
+                        evidence: String::new(),
+                    },
+                    copy: None,
+                    reply: Reply::Nobody,
+                }),
                 Durable::Decision { .. } => self.in_flight = self.in_flight.saturating_sub(1),
                 Durable::Republished {
                     ref half, number, ..
@@ -399,6 +410,7 @@ impl Writer {
                 self.reflect(&plan, &requests);
                 self.publish(&plan, &requests, &mut rest).await;
             }
+            self.note_moved(&requests);
             let answered = requests.iter().map(|request| request.half.position);
             self.parts.attempts.written(answered);
             for ((_, reply), answer) in rest.into_iter().zip(plan.answers) {
@@ -564,10 +576,22 @@ impl Writer {
                 What::Decide(_)
                 | What::Rebuild { .. }
                 | What::Unknown { .. }
-                | What::AskAgain { .. } => {}
+                | What::AskAgain { .. }
+                | What::Move { .. } => {}
             }
         }
         self.parts.log.stamp(OWNER, self.ledger.owner().seq);
+    }
+
+    /// Takes note of the half messages whose rows say now where they were carried, or are gone.
+    fn note_moved(&mut self, requests: &[Request]) {
+        for request in requests {
+            if let What::Move { to } = request.what
+                && self.ledger.moved(to)
+            {
+                self.parts.slots.add_permits(1);
+            }
+        }
     }
 
     async fn publish(

@@ -95,6 +95,16 @@ pub struct Row {
     pub contradictions: u32,
     /// Why the final message could not be published, if that is so.
     pub unpublished: Option<String>,
+    /// Where the newest copy of the half message stands in the log, if it was carried forward from its first place.
+    pub moved_to: Option<Position>,
+}
+
+impl Row {
+    /// Where the log has the half message.
+    #[must_use]
+    pub fn stored_at(&self) -> Position {
+        self.moved_to.unwrap_or(self.half.position)
+    }
 }
 
 /// A change to a row that is already in the store.
@@ -128,6 +138,8 @@ pub enum Change {
     },
     /// The final message could not be published (`Some`), or was after all (`None`).
     Unpublished(Option<String>),
+    /// The half message was carried forward to this position, behind where it stood.
+    Move(Position),
 }
 
 /// The one row that says who may write.
@@ -162,7 +174,8 @@ pub struct Batch {
     pub watermark: Position,
     /// Transactions without a row so far, decided already or not. Ordered by position, each position once.
     pub new: Vec<Row>,
-    /// Changes to rows that exist; at most one for a row, except that a [`Change::Count`] may stand beside another.
+    /// Changes to rows that exist; at most one for a row, except that a [`Change::Count`], [`Change::Unpublished`] and
+    /// [`Change::Move`] may each stand beside another.
     pub changes: Vec<(Position, Change)>,
     /// The history, numbered from [`Owner::next_event`] on.
     pub events: Vec<Event>,
@@ -350,6 +363,18 @@ pub trait TxReader: fmt::Debug + Send + Sync {
     async fn open_of(
         &self,
         senders: &[Incarnation],
+        after: Option<Position>,
+        limit: u32,
+    ) -> Result<Vec<Row>, StoreError>;
+
+    /// Rows whose half message is still needed and stands in the log before `before`: prepared, parked, or committed and not
+    /// published yet; in order of position, behind `after`, at most `limit`.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    async fn needed(
+        &self,
+        before: Position,
         after: Option<Position>,
         limit: u32,
     ) -> Result<Vec<Row>, StoreError>;

@@ -333,6 +333,7 @@ fn change_row(row: &mut Row, change: &Change) -> Result<(), CommitError> {
         Change::Count { .. } => true,
         Change::Unpublished(None) => row.unpublished.is_some(),
         Change::Unpublished(Some(_)) => row.state == State::Committed,
+        Change::Move(to) => row.moved_to.is_none_or(|at| at <= *to),
     };
     if !takes {
         let (id, state) = (row.half.id, row.state.word());
@@ -363,6 +364,7 @@ fn change_row(row: &mut Row, change: &Change) -> Result<(), CommitError> {
             row.contradictions = row.contradictions.saturating_add(*contradictions);
         }
         Change::Unpublished(reason) => row.unpublished.clone_from(reason),
+        Change::Move(to) => row.moved_to = Some(*to),
     }
     Ok(())
 }
@@ -491,6 +493,28 @@ impl TxReader for Model {
                     .is_some_and(|sender| senders.contains(&sender))
         };
         Ok(open.filter(theirs).take(limit as usize).cloned().collect())
+    }
+
+    async fn needed(
+        &self,
+        before: Position,
+        after: Option<Position>,
+        limit: u32,
+    ) -> Result<Vec<Row>, StoreError> {
+        let tables = self.tables();
+        let published = tables.owner.map_or(0, |owner| owner.published);
+        let rows = tables.rows.range(behind(after)).map(|(_, row)| row);
+        let needed = |row: &&Row| {
+            let waits = match row.decided {
+                None => true,
+                Some(decided) => {
+                    row.state == State::Committed
+                        && (decided.number > published || row.unpublished.is_some())
+                }
+            };
+            waits && row.stored_at() < before
+        };
+        Ok(rows.filter(needed).take(limit as usize).cloned().collect())
     }
 
     async fn decided_after(&self, after: u64, limit: u32) -> Result<Vec<Row>, StoreError> {

@@ -174,9 +174,10 @@ fn check_rows(rows: &[Row]) -> Result<(), CommitError> {
         ])?;
         let fits = row.state.is_decided() == row.decided.is_some()
             && (row.state == State::Prepared) == row.check_at.is_some()
-            && (row.unpublished.is_none() || row.state == State::Committed);
+            && (row.unpublished.is_none() || row.state == State::Committed)
+            && row.moved_to.is_none();
         if !fits {
-            let what = "decision, check time or reason do not fit its state";
+            let what = "decision, check time, reason or place do not fit its state";
             return Err(refused(format!(
                 "transaction {}: {what} ({})",
                 half.id,
@@ -193,11 +194,22 @@ fn check_changes(changes: &[(Position, Change)]) -> Result<(), CommitError> {
         Change::Decide { .. } | Change::Check { .. } | Change::Park { .. } => 0,
         Change::Count { .. } => 1,
         Change::Unpublished(_) => 2,
+        Change::Move(_) => 3,
     };
     let mut seen: Vec<_> = changes
         .iter()
         .map(|(position, change)| (*position, kind(change)))
         .collect();
+    for (position, change) in changes {
+        if let Change::Move(to) = change {
+            within(&[("a position", to.0)])?;
+            if to <= position {
+                return Err(refused(format!(
+                    "the half message at position {position} cannot be moved to {to}, which is not behind it"
+                )));
+            }
+        }
+    }
     seen.sort_unstable();
     let again = seen
         .iter()
@@ -221,7 +233,8 @@ fn last_decision(batch: &Batch, last: u64, repairs: bool) -> Result<u64, CommitE
         Change::Check { .. }
         | Change::Park { .. }
         | Change::Count { .. }
-        | Change::Unpublished(_) => None,
+        | Change::Unpublished(_)
+        | Change::Move(_) => None,
     });
     for decided in of_rows.chain(of_changes) {
         if decided.number <= last {

@@ -1,6 +1,6 @@
 //! A [`Log`] in memory, for tests and for brokers that need not survive their process.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::fmt;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -10,7 +10,7 @@ use bytes::Bytes;
 use tokio::sync::{Notify, watch};
 
 use super::{
-    Append, AppendError, Entry, Full, Log, LogId, OwnerId, Placed, Position, QueueEntry,
+    Append, AppendError, BROKER, Entry, Full, Log, LogId, OwnerId, Placed, Position, QueueEntry,
     QueueOffset, ReadError, Ready, Stored, Submission, lock,
 };
 use crate::clock::{Clock, ServerTime};
@@ -50,6 +50,8 @@ struct State {
     keys: HashMap<(String, String), Vec<Position>>,
     stamps: BTreeMap<OwnerId, u64>,
     bookmarks: BTreeMap<OwnerId, Position>,
+    /// Who has marked records.
+    owners: BTreeSet<OwnerId>,
     keep: BTreeMap<OwnerId, Position>,
     wanted: watch::Sender<Position>,
 }
@@ -112,7 +114,7 @@ impl MemoryLog {
         lost.iter().map(|submission| submission.entries.len()).sum()
     }
 
-    /// What stands before `position` shall go, as far as all owners that have said what they keep let it; none has: nothing.
+    /// What stands before `position` shall go, as far as the broker and all owners of marks let it.
     pub fn want(&self, position: Position) {
         let mut state = self.state();
         state.wanted.send_replace(position);
@@ -161,10 +163,9 @@ impl State {
     /// Deletes what is wanted and nobody keeps.
     fn trim(&mut self) {
         let wanted = *self.wanted.borrow();
-        let Some(keep) = self.keep.values().min() else {
-            return;
-        };
-        let from = wanted.min(*keep);
+        let of = |owner| self.keep.get(owner).copied().unwrap_or_default();
+        let keep = self.owners.iter().map(of).min().unwrap_or_default();
+        let from = wanted.min(keep).min(of(&BROKER));
         self.records
             .retain(|record| record.position >= from || record.next > from);
         let Some(first) = self.records.first().map(|record| record.position) else {
@@ -220,6 +221,7 @@ impl State {
         unindexed: &[String],
     ) -> Placed {
         let position = self.end();
+        self.owners.extend(append.mark.map(|mark| mark.owner));
         let (bytes, queue_offset, is_message) = match append.entry {
             Entry::Note { payload } => (payload, QueueOffset(0), false),
             Entry::Message {
@@ -466,8 +468,8 @@ impl Drop for MemoryLog {
 mod tests {
     use super::*;
     use crate::clock::ManualClock;
+    use crate::log::Flush;
     use crate::log::conformance::{self, append, message, note, queue, submit};
-    use crate::log::{BROKER, Flush};
 
     fn log() -> MemoryLog {
         MemoryLog::new(LogId(1), Arc::new(ManualClock::new(0)))

@@ -63,7 +63,10 @@ pub(super) fn by_key(service: &BrokerService, command: &Command) -> Answered {
     let (mut body, mut newest, mut count) = (Vec::new(), (0, 0), 0);
     if is_shown(service, topic.as_str()) {
         for position in broker.log().find_key(topic.as_str(), key, LOOK)? {
-            let stored = broker.log().read(position)?;
+            let stored = match broker.log().read(position) {
+                Err(ReadError::Gone(_)) => break,
+                stored => stored?,
+            };
             let Ok(view) = RecordView::parse(&stored.bytes) else {
                 continue;
             };

@@ -147,6 +147,7 @@ mod tests {
             repeats: 0,
             contradictions: 0,
             unpublished: None,
+            moved_to: None,
         }
     }
 

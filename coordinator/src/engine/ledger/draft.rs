@@ -91,6 +91,16 @@ impl<'a> Draft<'a> {
                 self.event(request, step);
                 Answer::Noted
             }
+            What::Move { to } => {
+                // A row that is yet to be written says where the half message was stored first.
+                if let Some(touched) = self.touched.get_mut(&request.half.position)
+                    && touched.stored.is_some()
+                {
+                    let before = touched.row.moved_to;
+                    touched.row.moved_to = before.max(Some(*to));
+                }
+                Answer::Noted
+            }
         }
     }
 
@@ -371,6 +381,7 @@ impl Touched {
             repeats: 0,
             contradictions: 0,
             unpublished: None,
+            moved_to: None,
         };
         Self {
             row,
@@ -428,5 +439,8 @@ fn push_changes(
     }
     if row.unpublished != stored.unpublished {
         changes.push((position, Change::Unpublished(row.unpublished.clone())));
+    }
+    if row.moved_to != stored.moved_to {
+        changes.extend(row.moved_to.map(|to| (position, Change::Move(to))));
     }
 }

@@ -105,6 +105,10 @@ impl World {
                     row.contradictions += contradictions;
                 }
                 Change::Unpublished(reason) => row.unpublished.clone_from(reason),
+                Change::Move(to) => {
+                    assert!(row.moved_to < Some(*to), "it moves forward");
+                    row.moved_to = Some(*to);
+                }
             }
         }
         for (request, answer) in requests.iter().zip(&plan.answers) {

@@ -3,6 +3,8 @@
 //! The original never answers UNKNOWN. A one-way request gets no answer here either, and a two-way one gets success, so that
 //! nobody waits in vain.
 
+use std::sync::Arc;
+
 use mq_core::clock::ServerTime;
 use mq_core::extension::{Busy, Call, Caller};
 use mq_core::log::{Position, QueueOffset};
@@ -14,7 +16,7 @@ use mq_core::wire::reserved;
 use tokio::sync::mpsc::error::TrySendError;
 
 use super::super::ledger::{self, Request, What};
-use super::super::locate::{Located, Missing, Named};
+use super::super::locate::{Located, Missing, NO_LONGER, Named};
 use super::super::publish::Final;
 use super::super::writer::{Command, Pending, Reply};
 use super::super::{Coordinator, Running, short};
@@ -36,8 +38,8 @@ struct Said<'a> {
 /// [`Busy`] with those for which it has no room.
 pub(super) fn decide(
     coordinator: &Coordinator,
-    running: &Running,
-    caller: &Caller,
+    running: &Arc<Running>,
+    caller: &Arc<Caller>,
     calls: Vec<Call>,
 ) -> Result<(), Busy> {
     let mut calls = calls.into_iter();
@@ -50,17 +52,9 @@ pub(super) fn decide(
                     caller,
                 };
                 match by.request(&command) {
-                    Ok((request, copy)) => {
-                        let (id, told) = (request.half.id, coordinator.clone());
-                        let then = move |answer| tell(&told, id, ticket, answer);
-                        let reply = Reply::Then(Box::new(then));
-                        room.send(Command::Say(Box::new(Pending {
-                            request,
-                            copy,
-                            reply,
-                        })));
-                    }
-                    Err(answer) => ticket.answer(answer),
+                    Ok(found) => room.send(say(coordinator, found, ticket)),
+                    Err(NotNow::Answer(answer)) => ticket.answer(*answer),
+                    Err(NotNow::Gone) => aside(coordinator, running, caller, (command, ticket)),
                 }
             }
             Err(TrySendError::Full(())) => {
@@ -74,6 +68,69 @@ pub(super) fn decide(
     Ok(())
 }
 
+/// The command that puts `request` into the next batch and answers `ticket` once it is in SQL.
+fn say(
+    coordinator: &Coordinator,
+    (request, copy): (Request, Option<Final>),
+    ticket: Ticket,
+) -> Command {
+    let (id, told) = (request.half.id, coordinator.clone());
+    let then = move |answer| tell(&told, id, ticket, answer);
+    let reply = Reply::Then(Box::new(then));
+    Command::Say(Box::new(Pending {
+        request,
+        copy,
+        reply,
+    }))
+}
+
+/// Takes a resolution whose half message has to be looked for in SQL, in a task of its own.
+fn aside(coordinator: &Coordinator, running: &Arc<Running>, caller: &Arc<Caller>, call: Call) {
+    let (command, ticket) = call;
+    let Ok(permit) = coordinator.shared.aside.clone().try_acquire_owned() else {
+        return ticket.answer(super::busy("too many requests like this one are under way"));
+    };
+    let (coordinator, caller) = (coordinator.clone(), Arc::clone(caller));
+    let running = Arc::clone(running);
+    tokio::spawn(async move {
+        let by = By {
+            coordinator: &coordinator,
+            running: &running,
+            caller: &caller,
+        };
+        match by.request_in_sql(&command).await {
+            Ok(found) => {
+                let command = say(&coordinator, found, ticket);
+                if running.commands.send(command).await.is_err() {
+                    tracing::debug!("a resolution came while the coordinator stops");
+                }
+            }
+            Err(NotNow::Answer(answer)) => ticket.answer(*answer),
+            Err(NotNow::Gone) => {
+                ticket.answer(Answer::refused(
+                    response::SYSTEM_ERROR,
+                    NO_LONGER.to_owned(),
+                ));
+            }
+        }
+        drop(permit);
+    });
+}
+
+/// Why there is nothing to say to the SQL writer.
+enum NotNow {
+    /// It needs no batch.
+    Answer(Box<Answer>),
+    /// The half message is not where it was stored first.
+    Gone,
+}
+
+impl From<Answer> for NotNow {
+    fn from(answer: Answer) -> Self {
+        Self::Answer(Box::new(answer))
+    }
+}
+
 /// Who says something, and to whom.
 struct By<'a> {
     coordinator: &'a Coordinator,
@@ -82,14 +139,35 @@ struct By<'a> {
 }
 
 impl By<'_> {
-    /// What to say to the SQL writer; the error is the answer to what needs no batch.
-    fn request(&self, command: &Frame) -> Result<(Request, Option<Final>), Answer> {
-        let said = Said::read(command)?;
+    /// What to say to the SQL writer.
+    fn request(&self, command: &Frame) -> Result<(Request, Option<Final>), NotNow> {
+        let said = Said::read(command).map_err(Answer::from)?;
         let commit = said.resolution == Resolution::Commit;
-        let Located { half, copy } = self
+        let located = self.coordinator.locate(self.running, &said.named, commit);
+        let located = located.map_err(|missing| not_found(missing, &said.named))?;
+        Ok(self.about(command, &said, located)?)
+    }
+
+    /// The same for a half message that is not where it was stored first.
+    async fn request_in_sql(&self, command: &Frame) -> Result<(Request, Option<Final>), NotNow> {
+        let said = Said::read(command).map_err(Answer::from)?;
+        let commit = said.resolution == Resolution::Commit;
+        let located = self
             .coordinator
-            .locate(self.running, &said.named, commit)
-            .map_err(|missing| not_found(missing, &said.named))?;
+            .locate_row(self.running, &said.named, commit);
+        let located = located.await;
+        let located = located.map_err(|missing| not_found(missing, &said.named))?;
+        Ok(self.about(command, &said, located)?)
+    }
+
+    /// The request about the half message that was located; the error is the answer to what needs no batch.
+    fn about(
+        &self,
+        command: &Frame,
+        said: &Said<'_>,
+        Located { half, copy }: Located,
+    ) -> Result<(Request, Option<Final>), Answer> {
+        let commit = said.resolution == Resolution::Commit;
         let remark = command.remark.clone();
         let (what, evidence) = match said.resolution {
             Resolution::Commit | Resolution::RollBack => {
@@ -102,7 +180,7 @@ impl By<'_> {
                 (What::Decide(decision), evidence)
             }
             Resolution::Unknown | Resolution::InFlight => {
-                if !self.counts(&said, half.position) {
+                if !self.counts(said, half.position) {
                     return Err(Answer::done());
                 }
                 let settings = &self.coordinator.shared.settings.check_back;
@@ -110,7 +188,7 @@ impl By<'_> {
             }
         };
         let request = Request {
-            actor: self.actor(&said, &half),
+            actor: self.actor(said, &half),
             half,
             what,
             source: self.caller.source.clone(),
@@ -170,9 +248,10 @@ impl<'a> Said<'a> {
     }
 }
 
-fn not_found(missing: Missing, named: &Named<'_>) -> Answer {
+fn not_found(missing: Missing, named: &Named<'_>) -> NotNow {
     let (position, offset) = (named.position, named.queue_offset);
     let why = match missing {
+        Missing::Gone => return NotNow::Gone,
         Missing::No(why) => why,
         Missing::Broken(why) => {
             tracing::error!(%position, why, "a half message cannot be read");
@@ -183,6 +262,7 @@ fn not_found(missing: Missing, named: &Named<'_>) -> Answer {
         response::SYSTEM_ERROR,
         format!("no half message at position {position}, queue offset {offset}: {why}"),
     )
+    .into()
 }
 
 /// Answers with what became of a resolution; runs in the SQL writer's task.

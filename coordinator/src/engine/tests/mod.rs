@@ -2,6 +2,7 @@
 
 mod on_postgres;
 mod repairs;
+mod retention;
 pub(crate) mod rig;
 
 use std::sync::Arc;

@@ -1,6 +1,7 @@
 //! Changes to rows that exist: each as it says, and only on rows whose state takes it.
 
 use mq_core::clock::ServerTime;
+use mq_core::log::Position;
 
 use super::Subject;
 use super::draft::{Draft, id, position, prepared};
@@ -102,6 +103,9 @@ fn change_six(draft: &mut Draft, first: u64) -> [Row; 6] {
         },
     ));
     (count.repeats, count.contradictions) = (2, 5);
+    let to = Position(count.half.position.0 + 7);
+    draft.changes.push((count.half.position, Change::Move(to)));
+    count.moved_to = Some(to);
     let [.., last] = &mut rows;
     draft.changes.push((
         last.half.position,
@@ -184,4 +188,30 @@ async fn rows(subject: &Subject) -> Vec<Option<Row>> {
         rows.push(reader.transaction(id(number)).await.expect("readable"));
     }
     rows
+}
+
+pub(super) async fn a_half_message_moves_forward_only(subject: &Subject) {
+    let mut draft = Draft::take_over(&*subject.store).await;
+    draft.prepare(1, "g");
+    draft.prepare_decided(2, "g", Decision::Commit);
+    draft.commit().await.expect("a good batch");
+    let to = |number: u64| Position(position(number).0);
+    for (row, place) in [(1, 5), (2, 6), (1, 7), (1, 7)] {
+        draft.changes.push((position(row), Change::Move(to(place))));
+        draft.commit().await.expect("it moves forward");
+    }
+    for (row, place) in [(1, 6), (1, 1), (2, 1), (3, 9)] {
+        draft.changes.push((position(row), Change::Move(to(place))));
+        let outcome = draft.commit().await;
+        assert!(
+            matches!(outcome, Err(CommitError::Refused(_))),
+            "row {row} to {place}: {outcome:?}"
+        );
+    }
+    for (row, place) in [(1, 7), (2, 6)] {
+        let found = subject.reader().transaction(id(row)).await;
+        let found = found.expect("readable").expect("there");
+        assert_eq!(found.half.position, position(row), "its identity stays");
+        assert_eq!(found.stored_at(), to(place));
+    }
 }

@@ -71,6 +71,7 @@ pub fn prepared(number: u64, group: &str) -> Row {
         repeats: 0,
         contradictions: 0,
         unpublished: None,
+        moved_to: None,
     }
 }
 
@@ -241,7 +242,8 @@ fn decided_by((_, change): &(Position, Change)) -> Option<Decided> {
         Change::Check { .. }
         | Change::Park { .. }
         | Change::Count { .. }
-        | Change::Unpublished(_) => None,
+        | Change::Unpublished(_)
+        | Change::Move(_) => None,
     }
 }
 

@@ -54,11 +54,13 @@ pub async fn all(fresh: impl AsyncFn() -> Subject) {
     changing::a_decided_row_keeps_its_decision(&fresh().await).await;
     changing::every_change_is_applied(&fresh().await).await;
     changing::changes_that_do_not_fit_are_refused(&fresh().await).await;
+    changing::a_half_message_moves_forward_only(&fresh().await).await;
 
     reading::lists_are_filtered_and_paged(&fresh().await).await;
     reading::due_rows_are_those_of_the_group_in_order_of_time(&fresh().await).await;
     reading::open_transactions_are_found_by_group_topic_and_sender(&fresh().await).await;
     reading::committed_ids_are_told_from_all_others(&fresh().await).await;
+    reading::half_messages_that_are_needed_are_found_by_where_they_stand(&fresh().await).await;
     reading::decisions_history_and_seals_are_paged(&fresh().await).await;
     reading::readers_see_whole_batches(&fresh().await).await;
 }

@@ -344,3 +344,40 @@ pub(super) async fn readers_see_whole_batches(subject: &Subject) {
         Ok(Some(prepared(0, "g")))
     );
 }
+
+pub(super) async fn half_messages_that_are_needed_are_found_by_where_they_stand(subject: &Subject) {
+    let mut draft = Draft::take_over(&*subject.store).await;
+    for number in [1, 2, 3] {
+        draft.prepare(number, "g");
+    }
+    draft.prepare_decided(4, "g", Decision::Commit);
+    draft.prepare_decided(5, "g", Decision::Commit);
+    draft.prepare_decided(6, "g", Decision::RollBack);
+    draft.prepare_decided(7, "g", Decision::Commit);
+    draft.prepare_decided(8, "g", Decision::RollBack);
+    // The records of 4, 5 and 6 are in the log, those of 7 and 8 are not, and that of 4 was refused.
+    draft.published = 3;
+    draft.commit().await.expect("a good batch");
+    draft.changes.extend([
+        (position(2), Change::Park { checks: 1 }),
+        (position(4), Change::Unpublished(Some("no room".into()))),
+        (position(3), Change::Move(position(20))),
+    ]);
+    draft.commit().await.expect("they take it");
+    let reader = subject.reader();
+    for (before, after, limit, expected) in [
+        (100, None, 100, &[1, 2, 3, 4, 7][..]),
+        (20, None, 100, &[1, 2, 4, 7]),
+        (7, None, 100, &[1, 2, 4]),
+        (100, Some(2), 2, &[3, 4]),
+        (1, None, 100, &[]),
+    ] {
+        let rows = reader
+            .needed(position(before), after.map(position), limit)
+            .await
+            .expect("readable");
+        let found: Vec<Position> = rows.iter().map(|row| row.half.position).collect();
+        let expected: Vec<Position> = expected.iter().map(|number| position(*number)).collect();
+        assert_eq!(found, expected, "before {before}, behind {after:?}");
+    }
+}

@@ -51,6 +51,8 @@ pub(super) fn batch(
     add(&mut arguments, changes.of_rows.len() as i64);
     add(&mut arguments, changes.published.len() as i64);
     add(&mut arguments, int(after.seq));
+    column(&mut arguments, &changes.moved, |(position, _)| *position);
+    column(&mut arguments, &changes.moved, |(_, to)| *to);
     arguments
 }
 
@@ -151,6 +153,7 @@ struct Changes {
     of_rows: BTreeMap<i64, OfRow>,
     unpublished: Vec<(i64, String)>,
     published: Vec<i64>,
+    moved: Vec<(i64, i64)>,
 }
 
 impl Changes {
@@ -165,6 +168,7 @@ impl Changes {
                     changes.unpublished.push((position, reason));
                 }
                 Change::Unpublished(None) => changes.published.push(position),
+                Change::Move(to) => changes.moved.push((position, int(to.0))),
                 Change::Decide { .. }
                 | Change::Check { .. }
                 | Change::Park { .. }
@@ -223,7 +227,7 @@ impl OfRow {
                 self.contradictions = i64::from(*contradictions);
             }
             // Kept apart from what happens to the row.
-            Change::Unpublished(_) => {}
+            Change::Unpublished(_) | Change::Move(_) => {}
         }
     }
 }

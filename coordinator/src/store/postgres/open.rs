@@ -15,10 +15,16 @@ const MARK: &str = "Halfmoon: transactions, their history and its seals";
 const OPENING: i64 = 0x484D_7478;
 
 /// The changes to the tables, oldest first; `halfmoon.migration` names those a database has.
-const MIGRATIONS: [(&str, &str); 1] = [(
-    "0001_transactions",
-    include_str!("../../../../sql/postgres/0001_transactions.sql"),
-)];
+const MIGRATIONS: [(&str, &str); 2] = [
+    (
+        "0001_transactions",
+        include_str!("../../../../sql/postgres/0001_transactions.sql"),
+    ),
+    (
+        "0002_moved",
+        include_str!("../../../../sql/postgres/0002_moved.sql"),
+    ),
+];
 
 /// Whose the schema is.
 enum Found {

@@ -36,6 +36,10 @@ WITH o AS (
   ON CONFLICT (half_pos) DO UPDATE SET reason = excluded.reason
 ), published AS (
   DELETE FROM halfmoon.unpublished AS n USING o, unnest($40::bigint[]) AS u (half_pos) WHERE n.half_pos = u.half_pos RETURNING 1
+), moved AS (
+  INSERT INTO halfmoon.moved (half_pos, position) SELECT u.* FROM o, unnest($57::bigint[], $58::bigint[]) AS u
+  WHERE (SELECT count(*) FROM t) + (SELECT count(*) FROM m) >= 0
+  ON CONFLICT (half_pos) DO UPDATE SET position = excluded.position
 ), events AS (
   INSERT INTO halfmoon.audit (event, at, then_at, tx, source, from_step, to_step, actor, evidence)
   SELECT u.* FROM o, unnest($41::bigint[], $42::bigint[], $43::bigint[], $44::uuid[], $45::int[], $46::smallint[],

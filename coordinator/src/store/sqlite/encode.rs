@@ -281,6 +281,7 @@ pub(super) struct Changes {
     pub(super) unpublished: Json,
     /// Each array holds one position.
     pub(super) published: Json,
+    pub(super) moved: Json,
 }
 
 /// Sorts the changes of `batch`, and the reasons of its new rows, by statement.
@@ -290,6 +291,7 @@ pub(super) fn changes(batch: &Batch) -> Changes {
         counts: Json::new(),
         unpublished: Json::new(),
         published: Json::new(),
+        moved: Json::new(),
     };
     for (position, change) in &batch.changes {
         let at = int(position.0);
@@ -337,6 +339,7 @@ pub(super) fn changes(batch: &Batch) -> Changes {
                 changes.unpublished.begin().int(at).str(reason).end()
             }
             Change::Unpublished(None) => changes.published.begin().int(at).end(),
+            Change::Move(to) => changes.moved.begin().int(at).int(int(to.0)).end(),
         }
     }
     for row in &batch.new {

@@ -18,10 +18,16 @@ use crate::store::StoreError;
 const OLDEST_SQLITE: [u32; 3] = [3, 51, 3];
 
 /// The changes to the tables, oldest first. `PRAGMA user_version` says how many a database has.
-const MIGRATIONS: [(&str, &str); 1] = [(
-    "0001_transactions",
-    include_str!("../../../../sql/sqlite/0001_transactions.sql"),
-)];
+const MIGRATIONS: [(&str, &str); 2] = [
+    (
+        "0001_transactions",
+        include_str!("../../../../sql/sqlite/0001_transactions.sql"),
+    ),
+    (
+        "0002_moved",
+        include_str!("../../../../sql/sqlite/0002_moved.sql"),
+    ),
+];
 
 /// Whose a file is.
 enum Found {

@@ -70,6 +70,15 @@ pub(super) const OPEN_OF: &str = select_rows!(
              AND t.check_at IS NOT NULL AND t.half_pos > ? ORDER BY t.half_pos LIMIT ?"
 );
 
+/// Transactions whose half message is still needed and stands before a position: that, behind, limit.
+pub(super) const NEEDED: &str = select_rows!(
+    "WHERE t.half_pos IN (SELECT o.half_pos FROM tx AS o WHERE o.decision_no IS NULL AND o.half_pos > ?2 UNION ALL \
+             SELECT w.half_pos FROM unpublished AS w WHERE w.half_pos > ?2 UNION ALL \
+             SELECT d.half_pos FROM tx AS d WHERE d.decision_no > (SELECT published FROM owner) \
+             AND d.status = 1 AND d.half_pos > ?2) \
+             AND coalesce(v.position, t.half_pos) < ?1 ORDER BY t.half_pos LIMIT ?3"
+);
+
 /// Decisions in their order: behind, limit.
 pub(super) const DECIDED_AFTER: &str =
     select_rows!("WHERE t.decision_no > ? ORDER BY t.decision_no LIMIT ?");
@@ -293,6 +302,17 @@ impl TxReader for Reader {
         found.dedup_by_key(|row| row.half.position);
         found.truncate(limit as usize);
         Ok(found)
+    }
+
+    async fn needed(
+        &self,
+        before: Position,
+        after: Option<Position>,
+        limit: u32,
+    ) -> Result<Vec<Row>, StoreError> {
+        let query = sqlx::query(NEEDED).bind(bounded(before.0));
+        self.fetch_rows(query.bind(behind(after)).bind(i64::from(limit)))
+            .await
     }
 
     async fn decided_after(&self, after: u64, limit: u32) -> Result<Vec<Row>, StoreError> {

@@ -18,10 +18,11 @@ macro_rules! select_rows {
     ($behind:expr) => {
         concat!(
             "SELECT t.half_pos, t.id, t.half_off, g.text, p.text, t.body_len, t.prepared_at, s.bytes, m.bytes, t.status, ",
-            "t.decided_at, t.decision_no, t.check_at, t.checks, t.repeats, t.contradictions, u.reason FROM tx AS t ",
+            "t.decided_at, t.decision_no, t.check_at, t.checks, t.repeats, t.contradictions, u.reason, v.position FROM tx AS t ",
             "LEFT JOIN name AS g ON g.id = t.grp LEFT JOIN name AS p ON p.id = t.topic ",
             "LEFT JOIN identity AS s ON s.id = t.sender LEFT JOIN identity AS m ON m.id = t.marker ",
             "LEFT JOIN unpublished AS u ON u.half_pos = t.half_pos ",
+            "LEFT JOIN moved AS v ON v.half_pos = t.half_pos ",
             $behind
         )
     };
@@ -121,6 +122,7 @@ pub(super) fn transaction(row: &SqliteRow) -> Result<Row, StoreError> {
         repeats: small(row, 14)?,
         contradictions: small(row, 15)?,
         unpublished: get(row, 16)?,
+        moved_to: maybe_number(row, 17)?.map(Position),
     })
 }
 

@@ -58,6 +58,10 @@ FROM jsonb_each(?) WHERE true ON CONFLICT (half_pos) DO UPDATE SET reason = excl
 pub(super) const PUBLISHED: &str =
     "DELETE FROM unpublished WHERE half_pos IN (SELECT value ->> 0 FROM jsonb_each(?)); ";
 
+/// Half messages that were carried forward: position, newest place.
+pub(super) const MOVED: &str = "INSERT INTO moved (half_pos, position) SELECT value ->> 0, value ->> 1 \
+FROM jsonb_each(?) WHERE true ON CONFLICT (half_pos) DO UPDATE SET position = excluded.position; ";
+
 /// Events, in the order of [`super::encode::event_json`].
 pub(super) const EVENTS: &str = "INSERT INTO audit (event, tx, from_step, to_step, actor, at, then_at, source, evidence) \
 SELECT value ->> 0, unhex(value ->> 1), value ->> 2, value ->> 3, value ->> 4, value ->> 5, value ->> 6, value ->> 7, \

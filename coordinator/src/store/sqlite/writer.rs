@@ -356,6 +356,7 @@ fn add_changes(call: &mut Call, batch: &Batch) {
     add_guarded(call, statements::COUNTS, changes.counts);
     add_json(call, statements::UNPUBLISHED, changes.unpublished);
     add_guarded(call, statements::PUBLISHED, changes.published);
+    add_json(call, statements::MOVED, changes.moved);
 }
 
 /// Adds a statement with its rows, if there are any.

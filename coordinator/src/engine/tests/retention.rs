@@ -1,0 +1,250 @@
+//! Half messages that are open for longer than the log keeps messages.
+
+use mq_core::log::{AppendError, ReadError, Stored};
+use mq_core::wire::record::RecordView;
+
+use super::super::half;
+use super::rig::Rig;
+use super::*;
+
+/// Lets the log delete everything that stands there now, and time pass until it has what nobody needs.
+async fn delete_what_is_old(rig: &Rig) {
+    let end = rig.log.range().end;
+    rig.log.want(end);
+    rig.pass(Duration::from_secs(4)).await;
+}
+
+async fn row(rig: &Rig, receipt: &HalfReceipt) -> Row {
+    let row = rig.store.transaction(receipt.id).await.unwrap();
+    row.expect("it has a row")
+}
+
+fn is_gone(rig: &Rig, position: Position) -> bool {
+    rig.log.read(position) == Err(ReadError::Gone(position))
+}
+
+#[tokio::test(start_paused = true)]
+async fn story_17_a_half_message_is_carried_forward_and_decided_by_its_first_identity() {
+    for (resolution, published) in [(Resolution::Commit, 1), (Resolution::RollBack, 0)] {
+        let mut rig = Rig::new().await;
+        let (receipt, done) = (rig.half().await, rig.half().await);
+        rig.resolve(&done, Resolution::RollBack).await;
+        for _ in 0..3 {
+            delete_what_is_old(&rig).await;
+            assert!(is_gone(&rig, receipt.position) && is_gone(&rig, done.position));
+            let at = row(&rig, &receipt).await.moved_to.expect("it was carried");
+            assert!(at >= rig.log.range().start);
+            rig = rig.crash().await.unwrap();
+        }
+        assert_eq!(row(&rig, &done).await.moved_to, None, "nobody needs it");
+        let wrong = Resolve {
+            queue_offset: done.queue_offset,
+            ..Rig::says(&receipt, resolution)
+        };
+        let refused = rig.coordinator.resolve(wrong).await.unwrap();
+        assert!(
+            matches!(refused, Outcome::NoSuchHalfMessage { .. }),
+            "{refused:?}"
+        );
+        assert_eq!(rig.resolve(&receipt, resolution).await, Outcome::DecidedNow);
+        let finals: Vec<Stored> = rig
+            .log
+            .scan(Position(0))
+            .unwrap()
+            .map(Result::unwrap)
+            .collect();
+        let finals: Vec<&Stored> = finals
+            .iter()
+            .filter(|stored| {
+                let mark = stored.mark.map(|mark| (mark.owner, mark.kind));
+                mark == Some((half::OWNER, half::FINAL))
+            })
+            .collect();
+        assert_eq!(finals.len(), published);
+        for stored in finals {
+            let view = RecordView::parse(&stored.bytes).unwrap();
+            assert_eq!(
+                (view.body, view.prepared_position),
+                (&b"hello"[..], receipt.position.0)
+            );
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn story_17_a_producer_is_asked_about_the_first_identity_of_what_was_carried() {
+    let mut rig = Rig::new().await;
+    let receipt = rig.half().await;
+    delete_what_is_old(&rig).await;
+    assert!(is_gone(&rig, receipt.position));
+    let (_connection, asked) = rig.connect(8, &[]);
+    rig.pass(Duration::from_secs(10)).await;
+    let positions = asked.take();
+    assert!(!positions.is_empty());
+    assert!(
+        positions
+            .iter()
+            .all(|position| *position == receipt.position)
+    );
+    // Carried again while it is being asked about.
+    delete_what_is_old(&rig).await;
+    rig.pass(Duration::from_secs(10)).await;
+    assert!(asked.take().contains(&receipt.position));
+}
+
+#[tokio::test(start_paused = true)]
+async fn story_18_a_copy_that_no_row_knows_of_is_found_by_the_next_start() {
+    for resolution in [None, Some(Resolution::Commit), Some(Resolution::RollBack)] {
+        let mut rig = Rig::new().await;
+        let receipt = rig.half().await;
+        rig.coordinator.write_held().await.unwrap();
+        let before = row(&rig, &receipt).await;
+        let stored = half::kept(&*rig.log, &before).unwrap();
+        // The process dies before anybody hears of the copy; the decision lands all the same.
+        rig.log
+            .append(Submission {
+                entries: vec![half::moved(&before.half, &stored.bytes)],
+                flush: Flush::Sync,
+                then: Box::new(|_| ()),
+            })
+            .unwrap();
+        if let Some(resolution) = resolution {
+            assert_eq!(rig.resolve(&receipt, resolution).await, Outcome::DecidedNow);
+        }
+        for _ in 0..2 {
+            rig = rig.crash().await.unwrap();
+            let after = row(&rig, &receipt).await;
+            let copy = rig.log.read(after.stored_at()).unwrap();
+            assert_eq!(copy.mark.map(|mark| mark.kind), Some(half::MOVED));
+            assert_eq!(
+                (after.state, after.decided),
+                match resolution {
+                    None => (State::Prepared, None),
+                    Some(_) => (after.state, after.decided),
+                }
+            );
+            let all = rig
+                .store
+                .list(&Filter {
+                    limit: 9,
+                    ..Filter::default()
+                })
+                .await;
+            assert_eq!(all.unwrap().len(), 1, "never a second row");
+        }
+        let published = usize::from(resolution == Some(Resolution::Commit));
+        assert_eq!(rig.published().len(), published);
+        if resolution.is_none() {
+            assert_eq!(
+                rig.resolve(&receipt, Resolution::Commit).await,
+                Outcome::DecidedNow
+            );
+            assert_eq!(rig.published(), [receipt.id]);
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn story_1_what_is_said_of_a_decided_half_message_whose_bytes_are_deleted_is_answered_from_its_row()
+ {
+    let mut rig = Rig::new().await;
+    let (committed, rolled_back) = (rig.half().await, rig.half().await);
+    rig.resolve(&committed, Resolution::Commit).await;
+    rig.resolve(&rolled_back, Resolution::RollBack).await;
+    delete_what_is_old(&rig).await;
+    assert!(is_gone(&rig, committed.position) && is_gone(&rig, rolled_back.position));
+    let says = [Resolution::Commit, Resolution::RollBack];
+    for (receipt, stands) in [
+        (&committed, State::Committed),
+        (&rolled_back, State::RolledBack),
+    ] {
+        for (resolution, same) in says.map(|says| {
+            (
+                says,
+                (says == Resolution::Commit) == (stands == State::Committed),
+            )
+        }) {
+            match rig.resolve(receipt, resolution).await {
+                Outcome::AlreadyTheSame => assert!(same),
+                Outcome::AlreadyOtherwise(verdict) => {
+                    assert!(!same);
+                    assert_eq!(verdict.state, stands);
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+        rig.store.prune(receipt.position);
+        for resolution in says {
+            let outcome = rig.resolve(receipt, resolution).await;
+            assert!(
+                matches!(outcome, Outcome::NoSuchHalfMessage { .. }),
+                "{outcome:?}"
+            );
+        }
+    }
+    assert_eq!(
+        rig.published(),
+        [] as [TransactionId; 0],
+        "its message was deleted, too"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_deleted_that_sql_does_not_reflect() {
+    let mut rig = Rig::new().await;
+    let old = rig.half().await;
+    rig.coordinator.write_held().await.unwrap();
+    rig.store.stall(true);
+    let new = rig.half().await;
+    delete_what_is_old(&rig).await;
+    assert!(!is_gone(&rig, old.position) && !is_gone(&rig, new.position));
+    rig.store.stall(false);
+    delete_what_is_old(&rig).await;
+    for receipt in [&old, &new] {
+        assert!(is_gone(&rig, receipt.position));
+        assert_eq!(
+            rig.resolve(receipt, Resolution::Commit).await,
+            Outcome::DecidedNow
+        );
+    }
+    assert_eq!(rig.published(), [old.id, new.id]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_final_that_the_full_disk_refused_is_published_from_the_copy_of_its_half_message() {
+    let mut rig = Rig::new().await;
+    let receipt = rig.half().await;
+    rig.coordinator.write_held().await.unwrap();
+    rig.log.fail_next(AppendError::Full("no room".into()));
+    assert_eq!(
+        rig.resolve(&receipt, Resolution::Commit).await,
+        Outcome::DecidedNow
+    );
+    rig.coordinator.write_held().await.unwrap();
+    assert!(row(&rig, &receipt).await.unpublished.is_some());
+    delete_what_is_old(&rig).await;
+    assert!(is_gone(&rig, receipt.position));
+    rig.pass(Duration::from_secs(10)).await;
+    assert_eq!(rig.published(), [receipt.id]);
+    assert_eq!(row(&rig, &receipt).await.unpublished, None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_database_from_before_what_is_deleted_is_refused() {
+    let mut rig = Rig::new().await;
+    let first = rig.half().await;
+    rig.resolve(&first, Resolution::Commit).await;
+    rig.pass(Duration::from_secs(1)).await;
+    let backup = rig.store.copy();
+    for _ in 0..20 {
+        let receipt = rig.half().await;
+        rig.resolve(&receipt, Resolution::Commit).await;
+    }
+    delete_what_is_old(&rig).await;
+    let (clock, log) = (rig.clock.clone(), rig.log.clone());
+    drop(rig);
+    let survey = repair::survey(&*log, &backup).await;
+    assert!(survey.unwrap_err().to_string().contains("is deleted"));
+    let refused = Rig::over(clock, log, backup).await.map(|_| ()).unwrap_err();
+    assert!(refused.contains("older than the log"), "{refused}");
+}
