@@ -64,14 +64,17 @@ pub async fn run(arguments: Arguments) -> Result<(), Failure> {
     folder.has_log()?;
     let database = folder.existing_database()?;
     make_empty(&into)?;
+    let log = folder.data.join(LOG_FOLDER);
+    let held = copy::Held::open(&log);
+    let mut held = held.map_err(|error| unusable(&log, &error))?;
     let file = into.join(DATABASE_FILE);
     let has_database = database.copy_file(&file, Options::default()).await?;
     if has_database {
         let synced = fs::File::open(&file).and_then(|file| file.sync_all());
         synced.map_err(|error| unusable(&file, &error))?;
     }
-    let (from, to) = (folder.data.join(LOG_FOLDER), into.join(LOG_FOLDER));
-    let copied = tokio::task::spawn_blocking(move || copy::segments(&from, &to)).await;
+    let to = into.join(LOG_FOLDER);
+    let copied = tokio::task::spawn_blocking(move || copy::segments(&log, &to, &mut held)).await;
     let copied = copied.map_err(io::Error::from).and_then(|copied| copied);
     let copied = copied.map_err(|error| {
         Failure::Environment(format!(

@@ -7,8 +7,14 @@
 //! One read of many bytes is not enough for that: while it goes forward, two batches may be written, of which it finds the
 //! second alone. So everything is read twice. A byte of the log is written once, so if both find the same, that is what
 //! stood there between the two.
+//!
+//! Retention deletes the oldest segments meanwhile. What the copy of the database refers to must be in the copy of the log, so
+//! they are opened before the database is copied: a file that is open can be read although its name is gone.
+//!
 //! Indexes and checkpoint are left out: an opened log makes them anew from its segments.
 
+use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
@@ -30,33 +36,68 @@ pub(super) struct Copied {
     pub(super) bytes: u64,
 }
 
-/// Copies the segments in `from` into the new folder `to`, durably.
+/// The oldest segments of a log, kept open so that their bytes stay.
+#[derive(Debug, Default)]
+pub(super) struct Held(BTreeMap<OsString, File>);
+
+/// Most segments that are kept open.
+const HELD: usize = 256;
+
+impl Held {
+    /// Opens the oldest segments in `from`.
+    ///
+    /// # Errors
+    /// Whatever the operating system says.
+    pub(super) fn open(from: &Path) -> io::Result<Self> {
+        let mut held = BTreeMap::new();
+        for name in names(from)?.into_iter().take(HELD) {
+            match File::open(from.join(&name)) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                file => drop(held.insert(name, file?)),
+            }
+        }
+        Ok(Self(held))
+    }
+}
+
+/// Copies the segments in `from`, and those that are `held`, into the new folder `to`, durably.
 ///
 /// # Errors
 /// Whatever the operating system says; part of the copy may be there.
-pub(super) fn segments(from: &Path, to: &Path) -> io::Result<Copied> {
-    let mut names = Vec::new();
-    for entry in fs::read_dir(from)? {
-        let name = entry?.file_name();
-        if name.to_string_lossy().ends_with(SEGMENT) {
-            names.push(name);
-        }
-    }
-    // Names have the same length and tell where a segment begins.
-    names.sort();
+pub(super) fn segments(from: &Path, to: &Path, held: &mut Held) -> io::Result<Copied> {
+    let mut all = names(from)?;
+    all.extend(held.0.keys().cloned());
+    all.sort();
+    all.dedup();
     fs::create_dir(to)?;
     let mut copied = Copied::default();
-    for name in names.iter().rev() {
-        copied.bytes += backwards(&from.join(name), &to.join(name))?;
+    for name in all.iter().rev() {
+        let file = match held.0.remove(name) {
+            Some(file) => file,
+            None => File::open(from.join(name))?,
+        };
+        copied.bytes += backwards(&file, &to.join(name))?;
         copied.segments += 1;
     }
     sync(to)?;
     Ok(copied)
 }
 
+/// The names of the segments, oldest first: they have the same length and tell where a segment begins.
+fn names(folder: &Path) -> io::Result<Vec<OsString>> {
+    let mut names = Vec::new();
+    for entry in fs::read_dir(folder)? {
+        let name = entry?.file_name();
+        if name.to_string_lossy().ends_with(SEGMENT) {
+            names.push(name);
+        }
+    }
+    names.sort();
+    Ok(names)
+}
+
 /// Copies one file from its end to its beginning.
-fn backwards(from: &Path, to: &Path) -> io::Result<u64> {
-    let from = File::open(from)?;
+fn backwards(from: &File, to: &Path) -> io::Result<u64> {
     let length = from.metadata()?.len();
     let to = OpenOptions::new()
         .write(true)
@@ -71,12 +112,12 @@ fn backwards(from: &Path, to: &Path) -> io::Result<u64> {
         let wanted = usize::try_from(at - start).unwrap_or(PIECE);
         let part = piece.get_mut(..wanted).unwrap_or_default();
         let again = again.get_mut(..wanted).unwrap_or_default();
-        if !is_still(&from, start, part, again)? {
+        if !is_still(from, start, part, again)? {
             for (number, part) in part.chunks_mut(PAGE).enumerate().rev() {
                 let (start, again) = (start + (number * PAGE) as u64, again.get_mut(..part.len()));
                 let again = again.unwrap_or_default();
                 // A page has room for few batches, and a batch takes longer than a look at a page.
-                while !is_still(&from, start, part, again)? {}
+                while !is_still(from, start, part, again)? {}
             }
         }
         if part.iter().any(|byte| *byte != 0) {
@@ -126,7 +167,7 @@ mod tests {
                 done.store(true, Ordering::Relaxed);
             });
             while !done.load(Ordering::Relaxed) {
-                backwards(&from, &to).unwrap();
+                backwards(&File::open(&from).unwrap(), &to).unwrap();
                 let copy = fs::read(&to).unwrap();
                 let end = copy.iter().position(|byte| *byte == 0);
                 let behind = copy.get(end.unwrap_or(copy.len())..).unwrap();
@@ -156,9 +197,27 @@ mod tests {
         bytes[3 * PIECE + 16] = 9;
         fs::write(from.join("0.log"), &bytes).unwrap();
         fs::write(from.join("checkpoint"), "x").unwrap();
-        let copied = segments(&from, &to).unwrap();
+        let copied = segments(&from, &to, &mut Held::default()).unwrap();
         assert_eq!((copied.segments, copied.bytes), (1, PIECE as u64 + 17));
         assert_eq!(fs::read(to.join("0.log")).unwrap(), bytes);
         assert_eq!(fs::read_dir(&to).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_segment_that_is_deleted_meanwhile_is_in_the_copy() {
+        let folder = tempfile::tempdir().unwrap();
+        let (from, to) = (folder.path().join("a"), folder.path().join("b"));
+        fs::create_dir(&from).unwrap();
+        for name in ["0.log", "1.log"] {
+            fs::write(from.join(name), name).unwrap();
+        }
+        let mut held = Held::open(&from).unwrap();
+        fs::remove_file(from.join("0.log")).unwrap();
+        fs::write(from.join("2.log"), "2.log").unwrap();
+        let copied = segments(&from, &to, &mut held).unwrap();
+        assert_eq!(copied.segments, 3);
+        for name in ["0.log", "1.log", "2.log"] {
+            assert_eq!(fs::read_to_string(to.join(name)).unwrap(), name);
+        }
     }
 }

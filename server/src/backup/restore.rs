@@ -79,7 +79,8 @@ pub async fn run(arguments: Arguments) -> Result<(), Failure> {
             fs::copy(&file, &to)?;
             copy::sync(&to)?;
         }
-        let copied = copy::segments(&source, &data.join(UNFINISHED))?;
+        let mut held = copy::Held::default();
+        let copied = copy::segments(&source, &data.join(UNFINISHED), &mut held)?;
         fs::rename(data.join(UNFINISHED), data.join(LOG_FOLDER))?;
         copy::sync(&data)?;
         Ok(copied)

@@ -197,6 +197,8 @@ fn embedded(settings: &Settings) -> EmbeddedSettings {
     EmbeddedSettings {
         log: LogSettings {
             segment_bytes: settings.segment,
+            keep_for: settings.keep_age,
+            keep_bytes: settings.keep_bytes,
             cached_bytes: u64::try_from(cached).unwrap_or(usual.cached_bytes),
             waiting_bytes: share(usual.waiting_bytes),
             batch_bytes: share(usual.batch_bytes).min(usual.batch_bytes),

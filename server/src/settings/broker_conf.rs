@@ -112,6 +112,7 @@ fn meaning(entry: &Entry, of: Program) -> Option<Meaning> {
         (_, "listenPort") => Meaning::Port,
         (Program::Nameserver, _) => Meaning::Nothing,
         (_, "brokerIP1") => setting(Key::Advertise),
+        (_, "fileReservedTime") => Meaning::Setting(Key::KeepAge, format!("{value}h")),
         (_, "namesrvAddr") if value.is_empty() => Meaning::Agreed,
         (_, "namesrvAddr") => setting(Key::Nameservers),
         (_, "brokerName") => setting(Key::Name),
@@ -179,10 +180,12 @@ mod tests {
             "brokerClusterName = DefaultCluster\nbrokerName = broker-a\nbrokerId = 0\ndeleteWhen = 04\nfileReservedTime = 48\nbrokerRole = ASYNC_MASTER\nflushDiskType = ASYNC_FLUSH\n",
         )
         .unwrap();
-        assert!(super::super::Settings::decide(&given).unwrap().flush_async);
+        let settings = super::super::Settings::decide(&given).unwrap();
+        assert!(settings.flush_async);
+        assert_eq!(settings.keep_age.map(|age| age.as_secs()), Some(48 * 3600));
         assert_eq!(
             warnings,
-            ["broker.conf: without meaning here and ignored: deleteWhen, fileReservedTime"]
+            ["broker.conf: without meaning here and ignored: deleteWhen"]
         );
     }
 

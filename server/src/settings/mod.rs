@@ -55,6 +55,10 @@ pub enum Key {
     Memory,
     /// Length of the log's files.
     Segment,
+    /// How long messages are kept (`fileReservedTime`, in hours).
+    KeepAge,
+    /// How many bytes of messages are kept at most.
+    KeepBytes,
     /// Age of a half message before its first check-back (`transactionTimeOut`).
     Immunity,
     /// Longest wait between check-backs (`transactionCheckInterval`).
@@ -64,7 +68,7 @@ pub enum Key {
 }
 
 /// Every setting with its name in `halfmoon.toml`.
-pub const ALL: [(Key, &str); 17] = [
+pub const ALL: [(Key, &str); 19] = [
     (Key::NameserverListen, "nameserver.listen"),
     (Key::BrokerListen, "broker.listen"),
     (Key::Advertise, "broker.advertise"),
@@ -79,6 +83,8 @@ pub const ALL: [(Key, &str); 17] = [
     (Key::Database, "database"),
     (Key::Memory, "memory"),
     (Key::Segment, "segment"),
+    (Key::KeepAge, "keep.age"),
+    (Key::KeepBytes, "keep.bytes"),
     (Key::Immunity, "check_back.immunity"),
     (Key::CheckInterval, "check_back.interval"),
     (Key::CheckMax, "check_back.max"),
@@ -243,6 +249,10 @@ pub struct Settings {
     pub memory: u64,
     /// Bytes of one file of the log.
     pub segment: u64,
+    /// How long messages are kept, in the broker's own time; `None`: for ever.
+    pub keep_age: Option<Duration>,
+    /// Bytes of the log from which on the oldest messages go; `None`: no limit.
+    pub keep_bytes: Option<u64>,
     /// Age of a half message before its first check-back.
     pub immunity: Duration,
     /// Longest wait between check-backs.
@@ -250,6 +260,9 @@ pub struct Settings {
     /// How many check-backs may be answered with UNKNOWN.
     pub check_max: u32,
 }
+
+/// How long messages are kept unless told otherwise: as RocketMQ does.
+const KEEP_AGE: Duration = Duration::from_secs(72 * 3600);
 
 /// Least memory that makes sense.
 const MEMORY_MIN: u64 = 16 << 20;
@@ -290,6 +303,8 @@ impl Settings {
             database: given.value(Key::Database, None, |text| values::database(text).map(Some))?,
             memory,
             segment: given.value(Key::Segment, 64 << 20, values::segment)?,
+            keep_age: given.value(Key::KeepAge, Some(KEEP_AGE), values::age)?,
+            keep_bytes: given.value(Key::KeepBytes, None, |text| values::size(text).map(Some))?,
             immunity: given.value(Key::Immunity, Duration::from_secs(6), values::duration)?,
             check_interval: given.value(
                 Key::CheckInterval,

@@ -184,6 +184,31 @@ pub fn duration(text: &str) -> Result<Duration, String> {
         .ok_or_else(|| "is no time; write such as 500ms, 6s or 2m, at most 168h".into())
 }
 
+/// An age: `72h`, `30d`, or `forever`, which is `None`.
+///
+/// # Errors
+/// What to write instead.
+pub fn age(text: &str) -> Result<Option<Duration>, String> {
+    if text.eq_ignore_ascii_case("forever") {
+        return Ok(None);
+    }
+    let (number, unit) = number_and_unit(text);
+    let each = match unit {
+        "s" => Some(1),
+        "m" | "min" => Some(60),
+        "h" => Some(3_600),
+        "d" => Some(24 * 3_600),
+        _ => None,
+    };
+    let seconds = number
+        .zip(each)
+        .and_then(|(number, each)| number.checked_mul(each));
+    seconds
+        .filter(|seconds| (1..=100 * 365 * 24 * 3_600).contains(seconds))
+        .map(|seconds| Some(Duration::from_secs(seconds)))
+        .ok_or_else(|| "is no age; write such as 72h or 30d, or forever".into())
+}
+
 /// The database, by its URL.
 ///
 /// # Errors
@@ -220,6 +245,11 @@ mod tests {
             "1t",
         ] {
             assert!(size(wrong).is_err(), "{wrong}");
+        }
+        assert_eq!(age("72h"), Ok(Some(Duration::from_secs(72 * 3600))));
+        assert_eq!(age("Forever"), Ok(None));
+        for wrong in ["", "0h", "72", "1w", "36501d", "-1h"] {
+            assert!(age(wrong).is_err(), "{wrong}");
         }
         assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
         assert_eq!(duration("2m"), Ok(Duration::from_secs(120)));
