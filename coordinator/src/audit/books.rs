@@ -84,7 +84,7 @@ impl Books {
             Step::Published => {
                 self.unpublished.remove(&id);
             }
-            Step::Prepared | Step::AskedAgain => {}
+            Step::Prepared | Step::AskedAgain | Step::Forgotten => {}
         }
     }
 
@@ -266,7 +266,7 @@ impl Told {
             Step::Refused => self.refused += 1,
             Step::Unpublished => self.unpublished = Some(event.evidence.clone()),
             Step::Published => self.unpublished = None,
-            Step::Prepared | Step::AskedAgain => {}
+            Step::Prepared | Step::AskedAgain | Step::Forgotten => {}
         }
     }
 

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use mq_core::clock::ServerTime;
 use mq_core::log::Position;
 
+use crate::store::Forgotten;
 use crate::transaction::{Actor, TransactionId};
 
 /// What a row of the history says happened. The numbers are those in the database.
@@ -35,6 +36,8 @@ pub enum Step {
     Published = 7,
     /// An operator asked for another check-back.
     AskedAgain = 8,
+    /// Transactions that were decided long ago, and their history, may be removed from here on. Of no transaction.
+    Forgotten = 10,
 }
 
 impl Step {
@@ -51,6 +54,7 @@ impl Step {
             6 => Some(Self::Unpublished),
             7 => Some(Self::Published),
             8 => Some(Self::AskedAgain),
+            10 => Some(Self::Forgotten),
             _ => None,
         }
     }
@@ -74,6 +78,7 @@ impl Step {
             Self::Unpublished => "unpublished",
             Self::Published => "published",
             Self::AskedAgain => "asked_again",
+            Self::Forgotten => "forgotten",
         }
     }
 }
@@ -120,6 +125,32 @@ impl Event {
         let said = said.and_then(|said| said.split(' ').next()?.parse().ok());
         Some(said.unwrap_or_else(|| last.saturating_add(1)))
     }
+}
+
+/// How the evidence of an event begins that says how far history is forgotten.
+const FORGOTTEN: &str = "events before ";
+
+impl Event {
+    /// How far history may be removed, if this event tells that.
+    #[must_use]
+    pub fn forgets(&self) -> Option<Forgotten> {
+        if self.to != Step::Forgotten {
+            return None;
+        }
+        let (event, rest) = self.evidence.strip_prefix(FORGOTTEN)?.split_once(',')?;
+        let decisions = rest.rsplit(' ').next()?;
+        Some(Forgotten {
+            event: event.parse().ok()?,
+            decisions: decisions.parse().ok()?,
+        })
+    }
+}
+
+/// The evidence of an event that says how far history is forgotten.
+#[must_use]
+pub(crate) fn forgotten(told: &Forgotten) -> String {
+    let Forgotten { event, decisions } = told;
+    format!("{FORGOTTEN}{event}, decisions up to {decisions}")
 }
 
 /// The evidence of decision `number` that a repair found at position `record` of the log.

@@ -76,7 +76,8 @@ pub fn explain(
             stored.push(line(&place, event.at));
         }
         match event.to {
-            Step::Prepared => {}
+            // Of no transaction.
+            Step::Prepared | Step::Forgotten => {}
             Step::Committed | Step::RolledBack => {
                 let said = if event.to == Step::Committed {
                     "COMMIT"

@@ -13,7 +13,7 @@ use mq_core::log::Position;
 use self::draft::Draft;
 use super::feed::Durable;
 use super::settings::CheckBackSettings;
-use crate::store::{Batch, Half, Owner, Row, SKIPPED};
+use crate::store::{Batch, Forgotten, Half, Owner, Row, SKIPPED};
 use crate::transaction::{Actor, Decision};
 
 mod draft;
@@ -304,6 +304,14 @@ impl Ledger {
             draft.write_held(position);
         }
         draft.finish(answers, check_at)
+    }
+
+    /// Plans a batch that says how far history is forgotten, and nothing else.
+    #[must_use]
+    pub fn plan_forgetting(&self, now: Now, far: &Forgotten) -> Plan {
+        let mut draft = Draft::new(self, now, HashMap::new());
+        draft.forget(far);
+        draft.finish(Vec::new(), |_, asked| asked)
     }
 
     /// Whether the record of decision `number` is durable, or its row says why not.

@@ -6,6 +6,7 @@
 //! | `carry` | half messages that are needed for longer than the log keeps them |
 //! | `half` | half messages and finals as stored bytes |
 //! | `feed` | what became durable, in log order |
+//! | `forget` | transactions that were decided long ago |
 //! | `ledger` | what the next SQL batch says: pure |
 //! | `writer` | the one task that speaks to the store |
 //! | `publish` | decisions into the log, in decision order |
@@ -20,6 +21,7 @@
 mod admission;
 mod carry;
 pub mod feed;
+pub mod forget;
 pub mod half;
 mod holds;
 mod impostors;
@@ -52,6 +54,7 @@ use tokio::task::JoinHandle;
 use self::admission::NotAdmitted;
 use self::carry::Carrier;
 use self::feed::Feed;
+use self::forget::Forgetter;
 use self::holds::{Hold, Holds};
 use self::ledger::{Answer, Request, What};
 use self::locate::{Located, Missing, Named};
@@ -106,6 +109,7 @@ struct Tasks {
     writer: JoinHandle<()>,
     sweeper: JoinHandle<()>,
     carrier: JoinHandle<()>,
+    forgetter: Option<JoinHandle<()>>,
     alarm: Alarm,
 }
 
@@ -420,6 +424,14 @@ impl Coordinator {
             commands: commands.downgrade(),
             status: shared.status.clone(),
         });
+        let forgetter = shared.settings.keep_history.map(|keep| {
+            Forgetter::new(forget::Parts {
+                log: broker.log().clone(),
+                reader: shared.store.reader(),
+                commands: commands.downgrade(),
+                keep,
+            })
+        });
         let (stop, stopped) = watch::channel(false);
         let acks = Arc::new(Acks::default());
         let telling = acks.clone();
@@ -428,7 +440,8 @@ impl Coordinator {
             stop,
             writer: tokio::spawn(writer.run(inbox)),
             sweeper: tokio::spawn(sweeper.run(stopped.clone())),
-            carrier: tokio::spawn(carrier.run(stopped)),
+            carrier: tokio::spawn(carrier.run(stopped.clone())),
+            forgetter: forgetter.map(|forgetter| tokio::spawn(forgetter.run(stopped))),
             alarm,
         };
         *shared.tasks.lock().unwrap_or_else(PoisonError::into_inner) = Some(tasks);
@@ -510,6 +523,7 @@ impl Extension for Coordinator {
             writer,
             sweeper,
             carrier,
+            forgetter,
             alarm,
         }) = tasks
         else {
@@ -521,6 +535,9 @@ impl Extension for Coordinator {
         let done = async {
             let _ = sweeper.await;
             let _ = carrier.await;
+            if let Some(forgetter) = forgetter {
+                let _ = forgetter.await;
+            }
             let _ = writer.await;
         };
         if tokio::time::timeout(within, done).await.is_err() {

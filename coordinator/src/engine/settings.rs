@@ -17,6 +17,9 @@ pub struct Settings {
     pub hold: Duration,
     /// Check-backs.
     pub check_back: CheckBackSettings,
+    /// How long decided transactions and their history are kept at least, in server time; for ever unless set. Seals stay, and
+    /// so does what is open, waits to be published, or has its half message in the log.
+    pub keep_history: Option<Duration>,
     /// How many contradictions of one transaction get a row in the history; further ones are only counted.
     pub recorded_contradictions: u32,
 }
@@ -29,6 +32,7 @@ impl Default for Settings {
             batch: 512,
             hold: Duration::from_millis(50),
             check_back: CheckBackSettings::default(),
+            keep_history: None,
             recorded_contradictions: 8,
         }
     }

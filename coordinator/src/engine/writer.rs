@@ -15,6 +15,7 @@ use mq_core::random::Random;
 use tokio::sync::{Notify, Semaphore, mpsc, oneshot};
 
 use super::feed::{Durable, Feed};
+use super::forget::Forget;
 use super::half::OWNER;
 use super::holds::Holds;
 use super::impostors;
@@ -75,6 +76,8 @@ pub enum Command {
     Say(Box<Pending>),
     /// Try again to publish what these rows say could not be published.
     PublishAgain(Vec<Row>),
+    /// Forget a little of what was decided long ago, then answer how many rows and events that were.
+    Forget(Forget, oneshot::Sender<u64>),
     /// Write all rows that are held back, then answer.
     WriteHeld(oneshot::Sender<()>),
 }
@@ -246,6 +249,12 @@ impl Writer {
                     Command::Say(one) => pending.push(*one),
                     Command::WriteHeld(reply) => flushes.push(reply),
                     Command::PublishAgain(rows) => self.publish_again(rows).await,
+                    Command::Forget(forget, reply) => {
+                        if let Some(count) = self.forget(forget).await? {
+                            // Nobody waits any more: fine.
+                            let _ = reply.send(count);
+                        }
+                    }
                 }
             }
             let all = !flushes.is_empty() || !open;
@@ -383,11 +392,7 @@ impl Writer {
                 rest.push((copy, reply));
             }
             let rows = self.rows(&requests).await?;
-            let now = Now {
-                at: self.parts.log.now(),
-                wall_ms: self.parts.clock.wall_ms(),
-                batch: self.parts.random.next_u128(),
-            };
+            let now = self.now();
             let plan = self.ledger.plan(now, &requests, rows, hold, |half, asked| {
                 self.parts.check_at.of(half, asked)
             });
@@ -419,6 +424,37 @@ impl Writer {
             steps::reach("decision.answered");
         }
         Ok(())
+    }
+
+    /// Has the history say how far it is forgotten, if it is to, and removes a little. `None` when that cannot be done now.
+    async fn forget(&mut self, forget: Forget) -> Result<Option<u64>, Failed> {
+        if forget.tell {
+            let now = self.now();
+            let plan = self.ledger.plan_forgetting(now, &forget.far);
+            if let Err(why) = self.commit(&plan).await? {
+                tracing::error!(why, "the database refuses to note what is forgotten");
+                return Ok(None);
+            }
+            self.reflect(&plan, &[]);
+        }
+        let Forget {
+            far, kept, limit, ..
+        } = forget;
+        match self.store.forget(far, kept, limit).await {
+            Ok(count) => Ok(Some(count)),
+            Err(error) => {
+                tracing::debug!(%error, "nothing is forgotten now");
+                Ok(None)
+            }
+        }
+    }
+
+    fn now(&self) -> Now {
+        Now {
+            at: self.parts.log.now(),
+            wall_ms: self.parts.clock.wall_ms(),
+            batch: self.parts.random.next_u128(),
+        }
     }
 
     /// The database refuses something in a batch: makes smaller ones of it, down to the culprit, whose caller learns nothing.

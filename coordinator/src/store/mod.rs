@@ -8,7 +8,8 @@
 //! - A batch is committed with all its rows, events and its seal, or not at all, and is durable once `commit` returned.
 //! - A writer whose epoch or sequence number is not the store's writes nothing ([`CommitError::TakenOver`]).
 //! - A decided row keeps its decision, whatever a batch says ([`CommitError::Refused`]).
-//! - Events and seals can be added, never changed or removed, by this connection or any other of the application's.
+//! - Events and seals can be added, never changed, by this connection or any other of the application's. Seals are never
+//!   removed; events and decided rows only as far as they are [`Forgotten`].
 //! - Numbers are kept exactly up to 2^63 - 1; a larger one is [`CommitError::Refused`], except that a check time beyond is
 //!   kept as that largest time, which means *never*.
 //! - Seals, events and decisions are numbered without gaps, except that a batch of a repair skips at least [`SKIPPED`]
@@ -183,6 +184,25 @@ pub struct Batch {
     pub seal: Seal,
 }
 
+/// How far history may be removed. It only rises.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Forgotten {
+    /// Events before this one, of transactions whose rows are removed.
+    pub event: u64,
+    /// Decisions up to this one; events before [`Self::event`] tell of all of them and of no other.
+    pub decisions: u64,
+}
+
+impl Default for Forgotten {
+    /// Nothing.
+    fn default() -> Self {
+        Self {
+            event: 1,
+            decisions: 0,
+        }
+    }
+}
+
 /// Why a batch is not known to be in the store.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -293,6 +313,19 @@ pub trait TxWriter: fmt::Debug + Send {
     /// [`CommitError::TakenOver`], [`CommitError::Older`], or [`CommitError::Unavailable`]: ask again.
     async fn find_out(&mut self, batch: u128) -> Result<Fate, CommitError>;
 
+    /// Removes rows of transactions up to `far`, and events of transactions without a row, at most `limit` of each; returns
+    /// how many, 0 once there are no more. A row stays as long as the log keeps its half message, which is from position
+    /// `kept` on, as long as its final could not be published, and as long as its history goes on behind `far`.
+    ///
+    /// # Errors
+    /// [`CommitError`]; with any of them nothing is wrong, and the same may be asked again.
+    async fn forget(
+        &mut self,
+        far: Forgotten,
+        kept: Position,
+        limit: u32,
+    ) -> Result<u64, CommitError>;
+
     /// The rows of these half messages as the writer's own connection sees them, in any order; missing ones are left out.
     ///
     /// # Errors
@@ -384,6 +417,12 @@ pub trait TxReader: fmt::Debug + Send + Sync {
     /// # Errors
     /// [`StoreError`].
     async fn decided_after(&self, after: u64, limit: u32) -> Result<Vec<Row>, StoreError>;
+
+    /// How far history is forgotten.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    async fn forgotten(&self) -> Result<Forgotten, StoreError>;
 
     /// The history of a transaction, oldest first.
     ///

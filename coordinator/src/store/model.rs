@@ -1,6 +1,6 @@
 //! The in-memory store: the whole contract without a database, and faults on demand for tests and simulations.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
@@ -10,8 +10,8 @@ use mq_core::names::{GroupName, TopicName};
 use tokio::sync::watch;
 
 use super::{
-    Batch, Change, CommitError, Fate, Filter, OpenGroup, Owner, Row, StoreError, TxReader, TxStore,
-    TxWriter, shape,
+    Batch, Change, CommitError, Fate, Filter, Forgotten, OpenGroup, Owner, Row, StoreError,
+    TxReader, TxStore, TxWriter, shape,
 };
 use crate::audit::Event;
 use crate::audit::seal::Seal;
@@ -55,6 +55,7 @@ struct Tables {
     open: BTreeSet<Position>,
     events: Vec<Event>,
     seals: Vec<Seal>,
+    forgotten: Forgotten,
 }
 
 impl Model {
@@ -221,6 +222,20 @@ impl TxWriter for Writer {
         Ok(fate)
     }
 
+    async fn forget(
+        &mut self,
+        far: Forgotten,
+        kept: Position,
+        limit: u32,
+    ) -> Result<u64, CommitError> {
+        let mut tables = self.model.tables();
+        let owner = tables.owner.ok_or(CommitError::TakenOver)?;
+        if (owner.epoch, owner.seq) != (self.epoch, self.seq) {
+            return Err(CommitError::TakenOver);
+        }
+        Ok(tables.forget(far, kept, limit as usize))
+    }
+
     async fn rows(&mut self, positions: &[Position]) -> Result<Vec<Row>, StoreError> {
         let tables = self.model.tables();
         let wanted: BTreeSet<_> = positions.iter().collect();
@@ -316,6 +331,45 @@ impl Tables {
         }
         self.ids.insert(row.half.id, position);
         self.rows.insert(position, row);
+    }
+
+    fn forget(&mut self, far: Forgotten, kept: Position, limit: usize) -> u64 {
+        self.forgotten = Forgotten {
+            event: self.forgotten.event.max(far.event),
+            decisions: self.forgotten.decisions.max(far.decisions),
+        };
+        let far = self.forgotten;
+        let goes_on: HashSet<TransactionId> = self
+            .events
+            .iter()
+            .filter(|event| event.number >= far.event)
+            .map(|event| event.transaction)
+            .collect();
+        let can_go = |row: &Row| {
+            row.half.position < kept && row.unpublished.is_none() && !goes_on.contains(&row.half.id)
+        };
+        let decided = self.decisions.range(..=far.decisions);
+        let rows: Vec<(u64, Position, TransactionId)> = decided
+            .filter_map(|(number, at)| Some((*number, *at, self.rows.get(at)?)))
+            .filter(|(_, _, row)| can_go(row))
+            .map(|(number, at, row)| (number, at, row.half.id))
+            .take(limit)
+            .collect();
+        for (number, at, id) in &rows {
+            self.rows.remove(at);
+            self.ids.remove(id);
+            self.decisions.remove(number);
+        }
+        let before = self.events.len();
+        let mut left = limit;
+        let ids = &self.ids;
+        self.events.retain(|event| {
+            let goes =
+                left > 0 && event.number < far.event && !ids.contains_key(&event.transaction);
+            left -= usize::from(goes);
+            !goes
+        });
+        (rows.len() + before - self.events.len()) as u64
     }
 
     fn open_rows(&self) -> impl Iterator<Item = &Row> {
@@ -528,6 +582,10 @@ impl TxReader for Model {
             .filter_map(|position| tables.rows.get(position))
             .cloned()
             .collect())
+    }
+
+    async fn forgotten(&self) -> Result<Forgotten, StoreError> {
+        Ok(self.tables().forgotten)
     }
 
     async fn events(&self, id: TransactionId) -> Result<Vec<Event>, StoreError> {

@@ -214,6 +214,7 @@ fn embedded(settings: &Settings) -> EmbeddedSettings {
         },
         coordinator: CoordinatorSettings {
             waiting_halves: share(coordinator.waiting_halves).min(coordinator.waiting_halves),
+            keep_history: settings.keep_history,
             check_back: CheckBackSettings {
                 immunity: settings.immunity,
                 longest_wait: settings.check_interval,

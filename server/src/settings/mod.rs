@@ -59,6 +59,8 @@ pub enum Key {
     KeepAge,
     /// How many bytes of messages are kept at most.
     KeepBytes,
+    /// How long decided transactions and their history are kept.
+    KeepHistory,
     /// Age of a half message before its first check-back (`transactionTimeOut`).
     Immunity,
     /// Longest wait between check-backs (`transactionCheckInterval`).
@@ -68,7 +70,7 @@ pub enum Key {
 }
 
 /// Every setting with its name in `halfmoon.toml`.
-pub const ALL: [(Key, &str); 19] = [
+pub const ALL: [(Key, &str); 20] = [
     (Key::NameserverListen, "nameserver.listen"),
     (Key::BrokerListen, "broker.listen"),
     (Key::Advertise, "broker.advertise"),
@@ -85,6 +87,7 @@ pub const ALL: [(Key, &str); 19] = [
     (Key::Segment, "segment"),
     (Key::KeepAge, "keep.age"),
     (Key::KeepBytes, "keep.bytes"),
+    (Key::KeepHistory, "keep.history"),
     (Key::Immunity, "check_back.immunity"),
     (Key::CheckInterval, "check_back.interval"),
     (Key::CheckMax, "check_back.max"),
@@ -253,6 +256,8 @@ pub struct Settings {
     pub keep_age: Option<Duration>,
     /// Bytes of the log from which on the oldest messages go; `None`: no limit.
     pub keep_bytes: Option<u64>,
+    /// How long decided transactions and their history are kept, in the broker's own time; `None`: for ever.
+    pub keep_history: Option<Duration>,
     /// Age of a half message before its first check-back.
     pub immunity: Duration,
     /// Longest wait between check-backs.
@@ -305,6 +310,7 @@ impl Settings {
             segment: given.value(Key::Segment, 64 << 20, values::segment)?,
             keep_age: given.value(Key::KeepAge, Some(KEEP_AGE), values::age)?,
             keep_bytes: given.value(Key::KeepBytes, None, |text| values::size(text).map(Some))?,
+            keep_history: given.value(Key::KeepHistory, None, values::age)?,
             immunity: given.value(Key::Immunity, Duration::from_secs(6), values::duration)?,
             check_interval: given.value(
                 Key::CheckInterval,

@@ -9,9 +9,9 @@ use mq_core::log::Position;
 
 use super::{Answer, Ledger, Now, Plan, Request, What, doubled};
 use crate::audit::seal::seal;
-use crate::audit::{Event, Step};
-use crate::store::{Batch, Change, Decided, Half, Row};
-use crate::transaction::{self as protocol, Actor, Decision, Move, State};
+use crate::audit::{self, Event, Step};
+use crate::store::{Batch, Change, Decided, Forgotten, Half, Row};
+use crate::transaction::{self as protocol, Actor, Decision, Move, State, TransactionId};
 
 /// A row while a batch is planned.
 #[derive(Debug)]
@@ -230,6 +230,21 @@ impl<'a> Draft<'a> {
         );
         let source: Arc<str> = "".into();
         self.prepared_event(&held.half, source);
+    }
+
+    /// Says how far history is forgotten.
+    pub(super) fn forget(&mut self, far: &Forgotten) {
+        self.events.push(Event {
+            number: 0,
+            transaction: TransactionId(0),
+            from: Some(Step::Forgotten),
+            to: Step::Forgotten,
+            actor: Actor::Recovery,
+            at: self.now.at,
+            then_at: None,
+            source: "".into(),
+            evidence: audit::forgotten(far),
+        });
     }
 
     fn prepared_event(&mut self, half: &Half, source: Arc<str>) {

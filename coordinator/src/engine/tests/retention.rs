@@ -1,11 +1,14 @@
 //! Half messages that are open for longer than the log keeps messages.
 
+use mq_core::clock::ManualClock;
 use mq_core::log::{AppendError, ReadError, Stored};
 use mq_core::wire::record::RecordView;
 
 use super::super::half;
+use super::super::settings::Settings;
 use super::rig::Rig;
 use super::*;
+use crate::audit::Event;
 
 /// Lets the log delete everything that stands there now, and time pass until it has what nobody needs.
 async fn delete_what_is_old(rig: &Rig) {
@@ -247,4 +250,63 @@ async fn a_database_from_before_what_is_deleted_is_refused() {
     assert!(survey.unwrap_err().to_string().contains("is deleted"));
     let refused = Rig::over(clock, log, backup).await.map(|_| ()).unwrap_err();
     assert!(refused.contains("older than the log"), "{refused}");
+}
+
+/// A rig that forgets decisions after a minute.
+async fn forgetful() -> Rig {
+    let clock = Arc::new(ManualClock::new(1_700_000_000_000));
+    let log = Arc::new(MemoryLog::new(LogId(1), clock.clone()));
+    let settings = Settings {
+        keep_history: Some(Duration::from_secs(60)),
+        ..Settings::default()
+    };
+    Rig::with(settings, clock, log, Model::new()).await.unwrap()
+}
+
+async fn has_row(rig: &Rig, receipt: &HalfReceipt) -> bool {
+    rig.store.transaction(receipt.id).await.unwrap().is_some()
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_decided_long_ago_is_forgotten_once_the_log_has_deleted_it() {
+    let mut rig = forgetful().await;
+    let (committed, rolled_back, open) = (rig.half().await, rig.half().await, rig.half().await);
+    rig.resolve(&committed, Resolution::Commit).await;
+    rig.resolve(&rolled_back, Resolution::RollBack).await;
+    rig.pass(Duration::from_secs(70)).await;
+    assert!(
+        has_row(&rig, &committed).await,
+        "its half message is in the log"
+    );
+    delete_what_is_old(&rig).await;
+    rig.pass(Duration::from_secs(3)).await;
+    assert!(!has_row(&rig, &committed).await && !has_row(&rig, &rolled_back).await);
+    assert!(has_row(&rig, &open).await);
+    let history = rig.store.history(1, 100).await.unwrap();
+    let of = |receipt: &HalfReceipt| {
+        let theirs = history
+            .iter()
+            .filter(|event| event.transaction == receipt.id);
+        theirs.count()
+    };
+    assert_eq!([of(&committed), of(&rolled_back), of(&open)], [0, 0, 1]);
+    let told = history.iter().find_map(Event::forgets);
+    assert_eq!(told, Some(rig.store.forgotten().await.unwrap()));
+    // A producer that has slept all the while: below the watermark a missing row means decided.
+    for resolution in [Resolution::Commit, Resolution::RollBack] {
+        for receipt in [&committed, &rolled_back] {
+            let outcome = rig.resolve(receipt, resolution).await;
+            assert!(
+                matches!(outcome, Outcome::NoSuchHalfMessage { .. }),
+                "{outcome:?}"
+            );
+        }
+    }
+    assert_eq!(
+        rig.resolve(&open, Resolution::Commit).await,
+        Outcome::DecidedNow
+    );
+    let rig = rig.crash().await.unwrap();
+    assert!(!has_row(&rig, &committed).await && !has_row(&rig, &rolled_back).await);
+    assert_eq!(rig.published(), [open.id]);
 }

@@ -7,7 +7,7 @@ use mq_core::broker::clients::{Announcement, Connection, Link, Notice};
 use mq_core::broker::{self, Broker};
 use mq_core::clock::ManualClock;
 use mq_core::log::memory::MemoryLog;
-use mq_core::log::{Log, LogId, Position, QueueOffset};
+use mq_core::log::{Log, LogId, Position};
 use mq_core::message::Message;
 use mq_core::names::{GroupName, QueueId, TopicName};
 use mq_core::random::SeededRandom;
@@ -64,7 +64,17 @@ impl<S: TxStore + Clone> Rig<S> {
         log: Arc<MemoryLog>,
         store: S,
     ) -> Result<Self, String> {
-        let coordinator = Coordinator::new(Arc::new(store.clone()), Settings::default());
+        Self::with(Settings::default(), clock, log, store).await
+    }
+
+    /// The same with other settings.
+    pub(crate) async fn with(
+        settings: Settings,
+        clock: Arc<ManualClock>,
+        log: Arc<MemoryLog>,
+        store: S,
+    ) -> Result<Self, String> {
+        let coordinator = Coordinator::new(Arc::new(store.clone()), settings);
         let parts = broker::Parts {
             log: log.clone(),
             clock: clock.clone(),
@@ -134,12 +144,12 @@ impl<S: TxStore + Clone> Rig<S> {
             .unwrap()
     }
 
-    /// The transactions whose finals consumers can see, in order.
+    /// The transactions whose finals consumers can see, as far as the log keeps them, in order.
     pub(crate) fn published(&self) -> Vec<TransactionId> {
         let queue = QueueId::new(TopicName::new("orders").unwrap(), 0);
         let entries = self
             .log
-            .entries(&queue, QueueOffset(0), 1000)
+            .entries(&queue, self.log.queue_range(&queue).start, 1000)
             .unwrap_or_default();
         let read = |position| TransactionId(self.log.read(position).unwrap().mark.unwrap().key);
         entries

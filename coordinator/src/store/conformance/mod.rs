@@ -2,6 +2,7 @@
 
 mod changing;
 pub mod draft;
+mod forgetting;
 mod keeping;
 mod owning;
 mod reading;
@@ -55,6 +56,9 @@ pub async fn all(fresh: impl AsyncFn() -> Subject) {
     changing::every_change_is_applied(&fresh().await).await;
     changing::changes_that_do_not_fit_are_refused(&fresh().await).await;
     changing::a_half_message_moves_forward_only(&fresh().await).await;
+    forgetting::only_what_was_decided_and_is_no_longer_in_the_log_is_forgotten(&fresh().await)
+        .await;
+    forgetting::a_writer_that_was_replaced_forgets_nothing(&fresh().await).await;
 
     reading::lists_are_filtered_and_paged(&fresh().await).await;
     reading::due_rows_are_those_of_the_group_in_order_of_time(&fresh().await).await;

@@ -15,7 +15,7 @@ const MARK: &str = "Halfmoon: transactions, their history and its seals";
 const OPENING: i64 = 0x484D_7478;
 
 /// The changes to the tables, oldest first; `halfmoon.migration` names those a database has.
-const MIGRATIONS: [(&str, &str); 2] = [
+const MIGRATIONS: [(&str, &str); 3] = [
     (
         "0001_transactions",
         include_str!("../../../../sql/postgres/0001_transactions.sql"),
@@ -23,6 +23,10 @@ const MIGRATIONS: [(&str, &str); 2] = [
     (
         "0002_moved",
         include_str!("../../../../sql/postgres/0002_moved.sql"),
+    ),
+    (
+        "0003_forgotten",
+        include_str!("../../../../sql/postgres/0003_forgotten.sql"),
     ),
 ];
 

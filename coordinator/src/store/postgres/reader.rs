@@ -15,7 +15,7 @@ use super::session::{Place, Query, read_error};
 use super::statements;
 use crate::audit::Event;
 use crate::audit::seal::Seal;
-use crate::store::{Filter, OpenGroup, Owner, Row, StoreError, TxReader, shape};
+use crate::store::{Filter, Forgotten, OpenGroup, Owner, Row, StoreError, TxReader, shape};
 use crate::transaction::{Incarnation, State, TransactionId};
 
 /// A list looks at so many rows in one statement, and then goes on with another.
@@ -307,6 +307,18 @@ impl TxReader for Reader {
         let query = sqlx::query(DECIDED_AFTER);
         self.fetch_rows(query.bind(bounded(after)).bind(i64::from(limit)))
             .await
+    }
+
+    async fn forgotten(&self) -> Result<Forgotten, StoreError> {
+        let query = sqlx::query("SELECT event, decisions FROM halfmoon.forgotten");
+        let found = self.fetch(query).await?;
+        let row = found.first().ok_or_else(|| {
+            StoreError::Damaged("nothing says how far history is forgotten".into())
+        })?;
+        Ok(Forgotten {
+            event: number(row, 0)?,
+            decisions: number(row, 1)?,
+        })
     }
 
     async fn events(&self, id: TransactionId) -> Result<Vec<Event>, StoreError> {

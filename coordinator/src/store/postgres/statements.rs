@@ -51,6 +51,32 @@ WITH o AS (
 SELECT EXISTS (SELECT 1 FROM o) AND halfmoon.changed((SELECT count(*) FROM m), $54::bigint * (SELECT count(*) FROM o))
   AND halfmoon.changed((SELECT count(*) FROM published), $55::bigint * (SELECT count(*) FROM o))";
 
+/// Says how far history is forgotten: epoch, link, seq, event, decisions.
+pub(super) const FORGOTTEN: &str = "UPDATE halfmoon.forgotten AS f \
+    SET event = greatest(f.event, $4::bigint), decisions = greatest(f.decisions, $5::bigint) FROM halfmoon.owner AS o \
+    WHERE o.one = 1 AND o.epoch = $1::bigint AND o.link = $2::bigint AND o.seq = $3::bigint";
+
+/// Removes transactions and events that are forgotten: epoch, link, seq, where the log begins, limit. Each part sees the
+/// tables as they were before, so events go one call after their transactions.
+pub(super) const FORGET: &str = "\
+WITH o AS (
+  SELECT 1 FROM halfmoon.owner WHERE one = 1 AND epoch = $1::bigint AND link = $2::bigint AND seq = $3::bigint FOR UPDATE
+), f AS (
+  SELECT f.event, f.decisions FROM o, halfmoon.forgotten AS f
+), rows AS (
+  DELETE FROM halfmoon.tx WHERE half_pos IN (SELECT t.half_pos FROM f JOIN halfmoon.tx AS t ON t.decision_no <= f.decisions
+    WHERE t.half_pos < $4::bigint
+    AND NOT EXISTS (SELECT 1 FROM halfmoon.unpublished AS u WHERE u.half_pos = t.half_pos)
+    AND NOT EXISTS (SELECT 1 FROM halfmoon.audit AS a WHERE a.tx = t.id AND a.event >= f.event)
+    ORDER BY t.decision_no LIMIT $5::bigint) RETURNING half_pos
+), moves AS (
+  DELETE FROM halfmoon.moved AS v USING rows WHERE v.half_pos = rows.half_pos
+), events AS (
+  DELETE FROM halfmoon.audit WHERE event IN (SELECT a.event FROM f JOIN halfmoon.audit AS a ON a.event < f.event
+    WHERE NOT EXISTS (SELECT 1 FROM halfmoon.tx AS t WHERE t.id = a.tx) ORDER BY a.event LIMIT $5::bigint) RETURNING 1
+)
+SELECT (SELECT count(*) FROM rows) + (SELECT count(*) FROM events) FROM o";
+
 /// The owner row's columns, in the order of [`super::rows::owner`].
 macro_rules! owner_columns {
     () => {

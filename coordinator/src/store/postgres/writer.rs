@@ -11,7 +11,7 @@ use super::session::{Place, is_refusal, read_error, text};
 use super::{Postgres, names, rows, statements};
 use crate::store::model::Fault;
 use crate::store::names::Names;
-use crate::store::{Batch, CommitError, Fate, Owner, Row, StoreError, TxWriter, shape};
+use crate::store::{Batch, CommitError, Fate, Forgotten, Owner, Row, StoreError, TxWriter, shape};
 
 /// The writer's connection and what it knows of the database.
 #[derive(Debug)]
@@ -220,6 +220,41 @@ impl TxWriter for Writer {
         self.owner = owner;
         self.unsure = false;
         Ok(fate)
+    }
+
+    async fn forget(
+        &mut self,
+        far: Forgotten,
+        kept: Position,
+        limit: u32,
+    ) -> Result<u64, CommitError> {
+        self.link().await?;
+        let place = self.store.shared.place.clone();
+        let Some(linked) = &mut self.linked else {
+            return Err(CommitError::Unavailable("there is no connection".into()));
+        };
+        let ours = [int(self.owner.epoch), linked.link, int(self.owner.seq)];
+        let bind = |sql: &'static str, two: [i64; 2]| {
+            let bound = ours.into_iter().chain(two);
+            bound.fold(sqlx::query(sql), |query, number| query.bind(number))
+        };
+        let said = bind(statements::FORGOTTEN, [int(far.event), int(far.decisions)]);
+        let kept = int(kept.0.min(shape::MOST));
+        let removed = bind(statements::FORGET, [kept, i64::from(limit)]);
+        let forgotten = place.in_time(async {
+            in_transaction(&place, &mut linked.connection, said).await?;
+            let rows = in_transaction(&place, &mut linked.connection, removed).await?;
+            rows.first().map(|row| row.try_get::<i64, _>(0)).transpose()
+        });
+        match forgotten.await {
+            Ok(Some(count)) => Ok(u64::try_from(count).unwrap_or_default()),
+            // The next batch finds out whose the store is.
+            Ok(None) => Err(CommitError::Unavailable("the owner row has changed".into())),
+            Err(error) => {
+                self.disconnect().await;
+                Err(CommitError::Unavailable(text(&error)))
+            }
+        }
     }
 
     async fn rows(&mut self, positions: &[Position]) -> Result<Vec<Row>, StoreError> {

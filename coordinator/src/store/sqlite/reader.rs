@@ -13,7 +13,7 @@ use super::read_error;
 use super::rows::{self, get, name, number, select_events, select_rows};
 use crate::audit::Event;
 use crate::audit::seal::Seal;
-use crate::store::{Filter, OpenGroup, Owner, Row, StoreError, TxReader};
+use crate::store::{Filter, Forgotten, OpenGroup, Owner, Row, StoreError, TxReader};
 use crate::transaction::{Incarnation, State, TransactionId};
 
 /// A list looks at so many rows in one statement, and then goes on with another.
@@ -319,6 +319,18 @@ impl TxReader for Reader {
         let query = sqlx::query(DECIDED_AFTER);
         self.fetch_rows(query.bind(bounded(after)).bind(i64::from(limit)))
             .await
+    }
+
+    async fn forgotten(&self) -> Result<Forgotten, StoreError> {
+        let query = sqlx::query("SELECT event, decisions FROM forgotten");
+        let found = self.fetch(query).await?;
+        let row = found.first().ok_or_else(|| {
+            StoreError::Damaged("nothing says how far history is forgotten".into())
+        })?;
+        Ok(Forgotten {
+            event: number(row, 0)?,
+            decisions: number(row, 1)?,
+        })
     }
 
     async fn events(&self, id: TransactionId) -> Result<Vec<Event>, StoreError> {

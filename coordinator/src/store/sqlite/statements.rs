@@ -62,6 +62,27 @@ pub(super) const PUBLISHED: &str =
 pub(super) const MOVED: &str = "INSERT INTO moved (half_pos, position) SELECT value ->> 0, value ->> 1 \
 FROM jsonb_each(?) WHERE true ON CONFLICT (half_pos) DO UPDATE SET position = excluded.position; ";
 
+/// Begins a transaction of a writer that still owns the store: epoch, seq.
+pub(super) const BEGIN_AS_OWNER: &str = "BEGIN IMMEDIATE; UPDATE owner SET seq = CASE WHEN epoch = ? AND seq = ? THEN seq END WHERE one = 1; ";
+
+/// Says how far history is forgotten: event, decisions.
+pub(super) const FORGOTTEN: &str =
+    "UPDATE forgotten SET event = max(event, ?), decisions = max(decisions, ?) WHERE one = 1; ";
+
+/// Removes transactions that are forgotten: where the log begins, limit.
+pub(super) const FORGET_ROWS: &str = "DELETE FROM tx WHERE half_pos IN (SELECT t.half_pos FROM forgotten AS f \
+JOIN tx AS t ON t.decision_no <= f.decisions WHERE t.half_pos < ? \
+AND NOT EXISTS (SELECT 1 FROM unpublished AS u WHERE u.half_pos = t.half_pos) \
+AND NOT EXISTS (SELECT 1 FROM audit AS a WHERE a.tx = t.id AND a.event >= f.event) ORDER BY t.decision_no LIMIT ?)";
+
+/// Removes where half messages stood whose transactions are forgotten.
+pub(super) const FORGET_MOVES: &str =
+    "DELETE FROM moved WHERE NOT EXISTS (SELECT 1 FROM tx AS t WHERE t.half_pos = moved.half_pos)";
+
+/// Removes events that are forgotten: limit.
+pub(super) const FORGET_EVENTS: &str = "DELETE FROM audit WHERE event IN (SELECT a.event FROM forgotten AS f \
+JOIN audit AS a ON a.event < f.event WHERE NOT EXISTS (SELECT 1 FROM tx AS t WHERE t.id = a.tx) ORDER BY a.event LIMIT ?)";
+
 /// Events, in the order of [`super::encode::event_json`].
 pub(super) const EVENTS: &str = "INSERT INTO audit (event, tx, from_step, to_step, actor, at, then_at, source, evidence) \
 SELECT value ->> 0, unhex(value ->> 1), value ->> 2, value ->> 3, value ->> 4, value ->> 5, value ->> 6, value ->> 7, \

@@ -13,7 +13,7 @@ use super::{
 use crate::audit::Event;
 use crate::store::model::Fault;
 use crate::store::names::Names;
-use crate::store::{Batch, CommitError, Fate, Owner, Row, StoreError, TxWriter, shape};
+use crate::store::{Batch, CommitError, Fate, Forgotten, Owner, Row, StoreError, TxWriter, shape};
 
 /// Up to so many rows a whole batch goes to SQLite in one call.
 const ONE_CALL: usize = 64;
@@ -121,6 +121,37 @@ impl Writer {
             .ok_or_else(|| StoreError::Damaged("the owner row is gone".into()))
     }
 
+    async fn forget_now(
+        &mut self,
+        far: Forgotten,
+        kept: Position,
+        limit: u32,
+    ) -> Result<u64, sqlx::Error> {
+        let (epoch, seq) = (self.owner.epoch, self.owner.seq);
+        let connection = self.connection().await?;
+        let mut call = Call::default();
+        call.say(statements::BEGIN_AS_OWNER);
+        call.add(encode::int(epoch));
+        call.add(encode::int(seq));
+        call.say(statements::FORGOTTEN);
+        call.add(encode::int(far.event));
+        call.add(encode::int(far.decisions));
+        run(connection, call).await?;
+        let limit = i64::from(limit);
+        let rows = sqlx::query(statements::FORGET_ROWS)
+            .bind(encode::int(kept.0.min(shape::MOST)))
+            .bind(limit)
+            .execute(&mut *connection)
+            .await?;
+        connection.execute(statements::FORGET_MOVES).await?;
+        let events = sqlx::query(statements::FORGET_EVENTS)
+            .bind(limit)
+            .execute(&mut *connection)
+            .await?;
+        connection.execute("COMMIT").await?;
+        Ok(rows.rows_affected() + events.rows_affected())
+    }
+
     /// Forgets the connection as if it had broken.
     async fn lose(&mut self, when: &str) -> CommitError {
         self.disconnect().await;
@@ -173,6 +204,23 @@ impl TxWriter for Writer {
         self.owner = owner;
         self.unsure = false;
         Ok(fate)
+    }
+
+    async fn forget(
+        &mut self,
+        far: Forgotten,
+        kept: Position,
+        limit: u32,
+    ) -> Result<u64, CommitError> {
+        let forgotten = self.forget_now(far, kept, limit).await;
+        match forgotten {
+            Ok(count) => Ok(count),
+            Err(error) => {
+                // Whatever is open is rolled back with the connection; the next batch looks whose the store is.
+                self.disconnect().await;
+                Err(CommitError::Unavailable(text(&error)))
+            }
+        }
     }
 
     async fn rows(&mut self, positions: &[Position]) -> Result<Vec<Row>, StoreError> {
