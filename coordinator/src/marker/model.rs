@@ -65,6 +65,18 @@ impl Model {
         self.state().fault = Some(fault);
     }
 
+    /// What stands under `id`.
+    #[must_use]
+    pub fn standing(&self, id: TransactionId) -> Option<Marker> {
+        self.state().rows.get(&id).copied()
+    }
+
+    /// Every marker that stands.
+    #[must_use]
+    pub fn all(&self) -> BTreeMap<TransactionId, Marker> {
+        self.state().rows.clone()
+    }
+
     /// How many fences were tried.
     #[must_use]
     pub fn fences(&self) -> u64 {

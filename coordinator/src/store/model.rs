@@ -98,6 +98,13 @@ impl Model {
         }
     }
 
+    /// Puts everything back to what `earlier` has now, under the feet of whoever reads and writes: a backup that was restored,
+    /// or a replica that misses the last commits.
+    pub fn put_back(&self, earlier: &Self) {
+        let tables = earlier.tables().clone();
+        *self.tables() = tables;
+    }
+
     /// Forgets a decided row, as retention does once nothing of it is kept elsewhere.
     pub fn prune(&self, position: Position) {
         let mut tables = self.tables();
@@ -646,5 +653,17 @@ mod tests {
             }
         })
         .await;
+    }
+
+    #[tokio::test]
+    async fn a_writer_stops_when_the_store_is_put_back() {
+        let (model, log) = (Model::new(), LogId(1));
+        let (_, owner) = model.take_over(log).await.unwrap();
+        let backup = model.copy();
+        let (mut writer, _) = model.take_over(log).await.unwrap();
+        model.put_back(&backup);
+        assert_eq!(model.reader().owner().await, Ok(Some(owner)));
+        let found = writer.find_out(1).await;
+        assert!(matches!(found, Err(CommitError::Older(_))), "{found:?}");
     }
 }
