@@ -3,13 +3,33 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, bail, ensure};
 use coordinator::client::endpoint::Outcome;
+use coordinator::marker::Marker;
 use coordinator::transaction::{Decision, State, TransactionId};
+use mq_core::clock::ServerTime;
+use mq_core::log::Position;
+
+/// A place in the order in which everything of a run happened.
+pub(super) type Moment = u64;
 
 /// Shared by all tasks of a run; they run one at a time.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Facts(Arc<Mutex<Book>>);
+
+/// What the coordinator has said stands decided.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Told {
+    pub(super) decision: Decision,
+    pub(super) at: Moment,
+}
+
+/// When the word came that decided, and when its answer left.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Spoken {
+    pub(super) invoked: Moment,
+    pub(super) acked: Moment,
+}
 
 /// The facts themselves.
 #[derive(Debug, Default)]
@@ -17,15 +37,53 @@ pub(super) struct Book {
     /// Half messages whose storage the coordinator has acknowledged.
     pub(super) stored: BTreeSet<TransactionId>,
     /// What the coordinator has said stands decided.
-    pub(super) told: BTreeMap<TransactionId, Vec<Decision>>,
+    pub(super) told: BTreeMap<TransactionId, Vec<Told>>,
+    /// Decisions by the word that made them.
+    pub(super) spoken: BTreeMap<TransactionId, Spoken>,
     /// Local transactions that committed, in the database of the markers.
     pub(super) business: BTreeSet<TransactionId>,
-    /// Transactions that have a marker database.
-    pub(super) marked: BTreeSet<TransactionId>,
-    /// What SQL said at the end of earlier lives: state and number of each decision.
+    /// What SQL has said of decisions so far: state and number of each.
     pub(super) decided: BTreeMap<TransactionId, (State, u64)>,
-    /// What consumers could read at a place of the queue.
-    pub(super) read: BTreeMap<(u32, u64), TransactionId>,
+    /// Numbers that a repair has skipped, since the log has no record of such a decision.
+    pub(super) skipped: BTreeSet<u64>,
+    /// What consumers could read at a place of the queue: of which transaction, and a checksum of its bytes.
+    pub(super) read: BTreeMap<(u32, u64), (TransactionId, u32)>,
+    /// Where the final of a transaction was read.
+    pub(super) finals: BTreeMap<TransactionId, (u32, u64)>,
+    /// Transactions whose final the log could not take in its time.
+    pub(super) late: BTreeSet<TransactionId>,
+    /// How often a check-back was sent, and how often UNKNOWN came as an answer to one.
+    pub(super) asked: BTreeMap<TransactionId, u32>,
+    pub(super) unknown: BTreeMap<TransactionId, u32>,
+    /// Transactions that an operator wanted to be asked about.
+    pub(super) demanded: BTreeSet<TransactionId>,
+    /// What stood in the services' database when it was last looked at, and what the library has deleted there.
+    pub(super) markers: BTreeMap<TransactionId, Marker>,
+    pub(super) pruned: BTreeSet<TransactionId>,
+    /// Everything of ours in the log before it was compared with SQL.
+    pub(super) compared: Position,
+    /// The latest server time seen.
+    pub(super) server_time: ServerTime,
+    /// SQL was put back, and no server has started over it since.
+    pub(super) put_back: bool,
+    /// Somebody writes what a database lacks.
+    pub(super) repairing: bool,
+    /// How many have taken the store over.
+    pub(super) owners: u64,
+    /// Number of the last SQL batch.
+    pub(super) batch: u64,
+    /// Number of the last SQL batch that its writer knows is in, in this life of the server.
+    pub(super) known_batch: u64,
+    /// The highest number of an SQL batch that some durable batch of the log is sure to carry.
+    pub(super) stamped: u64,
+    /// What was handed to the log between two such moments is durable.
+    durable: Vec<(Moment, Moment)>,
+    turned: Moment,
+    moment: Moment,
+    /// How many reasons there are that the log's disk counts as full.
+    pub(super) full: u32,
+    /// The first promise that was found broken where nobody could return it.
+    broken: Option<String>,
     pub(super) counts: Counts,
 }
 
@@ -45,15 +103,42 @@ pub(super) enum Met {
     StalledStore,
     LostWord,
     RepeatedWord,
+    LostConnection,
     CheckBack,
+    CheckOfAnother,
     Fenced,
+    MarkerFault,
     Contradiction,
     DeadProcess,
     PublishedLate,
+    /// An operator asked about a transaction, or decided it.
+    Operator,
+    /// The wall clock jumped by days.
+    WallJump,
+    /// A second coordinator has opened the store while the first one ran.
+    TakeOver,
+    /// A commit of the first one was refused then.
+    RefusedOwner,
+    /// SQL was put back between two lives.
+    Restore,
+    /// SQL was put back under a running coordinator, which has stopped for that reason.
+    FailOver,
+    /// A start over an older database was refused.
+    RefusedStart,
+    /// A database got from the log what it lacked.
+    Repair,
+    /// A repair did not come to its end, and another did.
+    InterruptedRepair,
+    /// A start over an older log was refused.
+    OlderLog,
+    /// The lost end of a database came back after a repair, and was refused.
+    LostEnd,
+    /// A decision of which the log had no record was lost with its database, and was open again.
+    OpenAgain,
 }
 
 impl Met {
-    const ALL: [Self; 18] = [
+    const ALL: [Self; 33] = [
         Self::Transaction,
         Self::Commit,
         Self::RollBack,
@@ -67,11 +152,26 @@ impl Met {
         Self::StalledStore,
         Self::LostWord,
         Self::RepeatedWord,
+        Self::LostConnection,
         Self::CheckBack,
+        Self::CheckOfAnother,
         Self::Fenced,
+        Self::MarkerFault,
         Self::Contradiction,
         Self::DeadProcess,
         Self::PublishedLate,
+        Self::Operator,
+        Self::WallJump,
+        Self::TakeOver,
+        Self::RefusedOwner,
+        Self::Restore,
+        Self::FailOver,
+        Self::RefusedStart,
+        Self::Repair,
+        Self::InterruptedRepair,
+        Self::OlderLog,
+        Self::LostEnd,
+        Self::OpenAgain,
     ];
 }
 
@@ -84,10 +184,26 @@ impl Facts {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What the coordinator answered to COMMIT or ROLLBACK.
-    pub(super) fn answered(&self, id: TransactionId, said: Decision, outcome: &Outcome) {
+    pub(super) fn met(&self, what: Met) {
+        self.book().counts.add(what);
+    }
+
+    /// A promise is broken: the run ends at the next look.
+    pub(super) fn broken(&self, what: String) {
+        self.book().broken.get_or_insert(what);
+    }
+
+    /// What the coordinator answered to COMMIT or ROLLBACK, which came at `invoked`.
+    pub(super) fn answered(
+        &self,
+        id: TransactionId,
+        said: Decision,
+        invoked: Moment,
+        outcome: &Outcome,
+    ) {
         let mut book = self.book();
-        let stands = match outcome {
+        let at = book.now();
+        let decision = match outcome {
             Outcome::DecidedNow | Outcome::AlreadyTheSame => said,
             Outcome::AlreadyOtherwise(verdict) => {
                 book.counts.add(Met::Contradiction);
@@ -98,7 +214,54 @@ impl Facts {
             }
             Outcome::NoSuchHalfMessage { .. } | Outcome::Noted => return,
         };
-        book.told.entry(id).or_default().push(stands);
+        if *outcome == Outcome::DecidedNow {
+            book.spoken.insert(id, Spoken { invoked, acked: at });
+        }
+        book.told.entry(id).or_default().push(Told { decision, at });
+    }
+}
+
+impl Book {
+    /// A new moment.
+    pub(super) fn now(&mut self) -> Moment {
+        self.moment += 1;
+        self.moment
+    }
+
+    /// A new life of the server: what it has not handed to its log is not there.
+    pub(super) fn begin_life(&mut self) {
+        self.turned = self.now();
+        (self.full, self.known_batch) = (0, 0);
+    }
+
+    /// The log has written and synced everything that it was handed before `begun`, while SQL's batch `known` was known to be
+    /// in; `grew` if that was anything at all.
+    pub(super) fn turned(&mut self, begun: Moment, known: u64, grew: bool) {
+        let from = std::mem::replace(&mut self.turned, begun);
+        if grew {
+            self.stamped = self.stamped.max(known);
+        }
+        if self.full > 0 {
+            return;
+        }
+        match self.durable.last_mut() {
+            Some((_, to)) if *to == from => *to = begun,
+            Some(_) | None => self.durable.push((from, begun)),
+        }
+    }
+
+    /// Whether the record of a decision that was acknowledged at `at` is sure to be durable.
+    pub(super) fn is_durable(&self, at: Moment) -> bool {
+        let mut durable = self.durable.iter();
+        durable.any(|(from, to)| (*from..*to).contains(&at))
+    }
+
+    /// Fails if a promise was found broken.
+    pub(super) fn check(&self) -> Result<()> {
+        match &self.broken {
+            Some(what) => bail!("{what}"),
+            None => Ok(()),
+        }
     }
 }
 

@@ -1,70 +1,69 @@
 //! One life of the server: it starts, works, meets trouble, and crashes; the last one heals.
 
 use std::io::ErrorKind;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::pin::pin;
 use std::time::Duration;
 
-use anyhow::{Context, Result, anyhow, bail};
-use coordinator::engine::Coordinator;
-use coordinator::engine::settings::Settings;
-use coordinator::engine::status::Health;
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use coordinator::store::model::Fault;
-use coordinator::store::{Filter, TxStore as _};
-use coordinator::transaction::{State, TransactionId};
-use mq_core::broker::{self, Broker};
-use mq_core::clock::{Clock, TimerClock};
-use mq_core::extension::Extension as _;
-use mq_core::log::file::{Driver, FileLog};
-use mq_core::log::{self, Log};
-use mq_core::names::{QueueId, TopicName};
+use coordinator::store::{Filter, TxReader as _, TxStore as _};
+use coordinator::transaction::State;
 use tokio::runtime::Runtime;
-use tokio::sync::Notify;
 
 use super::World;
 use super::facts::{Counts, Met};
 use super::judge;
-use super::line::Line;
-use super::services::{Service, TOPIC};
+use super::operate;
+use super::restore;
+use super::server::{Machine, Server};
+use super::witness::Frozen;
 
 /// Simulated time until everything is healed.
 const HEALED_WITHIN: Duration = Duration::from_secs(900);
-/// The calendar when the first life begins, ms since 1970; lives are a day apart.
-const FIRST_DAY: u64 = 1_700_000_000_000;
-const DAY: u64 = 86_400_000;
+/// Simulated time until a server stops that has lost its store to another, or its store the last commits.
+const STOPS_WITHIN: Duration = Duration::from_secs(10);
+/// Steps of the log after which the power is never cut.
+pub(super) const NEVER: u64 = u64::MAX / 2;
 
-/// A life that ends in a crash; false if it ended before it could begin, since power, disk or database failed at once.
-pub(super) fn troubled(world: &World, number: u64) -> Result<bool> {
+/// What happens to the server's store in a life, beside smaller trouble.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    /// Nothing.
+    Kept,
+    /// A second coordinator opens it, on another machine that got the disk.
+    TakenOver,
+    /// It fails over to a replica that misses the last commits.
+    FailsOver,
+}
+
+/// A life that ends in a crash; false if it ended before it could begin, since power, disk or database failed at once, or the
+/// database was older than the log.
+pub(super) fn troubled(world: &World) -> Result<bool> {
     let dice = &world.dice;
     let power_cut = dice.percent(60);
     // The power is cut in the middle of something the log does.
     let steps_left = if power_cut {
         20 + dice.below(300)
     } else {
-        u64::MAX / 2
+        NEVER
+    };
+    let fate = match dice.below(100) {
+        0..20 => Fate::TakenOver,
+        20..35 => Fate::FailsOver,
+        _ => Fate::Kept,
     };
     let runtime = runtime()?;
     let ended = runtime.block_on(async {
+        let machine = Machine::new(dice, steps_left);
         let faulty = power_cut || world.store.is_faulty();
-        let server = Server::start(world, number, steps_left, false).await;
-        let server = match server {
-            Ok(server) => server,
+        let server = match begin(world, &machine).await {
+            Ok(Some(server)) => server,
+            Ok(None) => return Ok(false),
             // What keeps it from starting for good is found by the life that heals.
             Err(error) if faulty || was_planned(&error) => return Ok(false),
             Err(error) => return Err(error),
         };
-        for service in server.services(world, false) {
-            tokio::spawn(service.work());
-        }
-        let mut status = server.coordinator.status().watch();
-        let failed = status.wait_for(|health| matches!(health, Health::Failed(_)));
-        tokio::select! {
-            biased;
-            _ = failed => Ok(true),
-            () = server.power_cut.notified() => Ok(true),
-            seen = judge::watch(&server, world) => seen.map(|()| true),
-            () = trouble(world) => Ok(true),
-        }
+        live(world, &machine, server, fate).await.map(|()| true)
     });
     // Everything that ran is gone at this very moment.
     drop(runtime);
@@ -74,35 +73,141 @@ pub(super) fn troubled(world: &World, number: u64) -> Result<bool> {
     }
     if lived {
         let met = if power_cut { Met::PowerCut } else { Met::Kill };
-        world.facts.book().counts.add(met);
+        world.facts.met(met);
     }
     world.disk.restart();
     world.disk.set_capacity(None);
     world.store.stall(false);
+    world.witness.freeze(Frozen::Nobody);
     if dice.percent(70) {
         world.store.heal();
     }
-    block_on(judge::history(world))?;
+    block_on(judge::after_a_life(world))?;
     Ok(lived)
 }
 
+/// Starts a server, unless it refuses a database that was put back: that one is repaired.
+async fn begin(world: &World, machine: &Machine) -> Result<Option<Server>> {
+    world.facts.book().begin_life();
+    let before = world.store.owner().await?;
+    match Server::start(world, machine).await {
+        Ok(server) => {
+            server.time_goes_on(world)?;
+            if world.facts.book().put_back {
+                let before = before.context("an empty database was served")?;
+                judge::decisions::after_a_loss(&server, world, &before).await?;
+            }
+            Ok(Some(server))
+        }
+        Err(error) if restore::is_older(&error) => {
+            restore::refused(world, &error, before).await?;
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// The server works and meets trouble, until something ends it.
+async fn live(world: &World, machine: &Machine, server: Server, fate: Fate) -> Result<()> {
+    for service in server.services(world) {
+        tokio::spawn(service.work());
+    }
+    let mut trouble = pin!(trouble(world, machine, &server, fate));
+    let until = if fate == Fate::TakenOver {
+        world.dice.time(Duration::from_secs(4))
+    } else {
+        Duration::MAX
+    };
+    tokio::select! {
+        biased;
+        _ = server.failed() => return Ok(()),
+        () = machine.power_cut.notified() => return Ok(()),
+        seen = judge::watch(&server, world) => return seen,
+        ended = &mut trouble => return ended,
+        () = tokio::time::sleep(until) => {}
+    }
+    let second = tokio::select! {
+        biased;
+        () = machine.power_cut.notified() => return Ok(()),
+        ended = &mut trouble => return ended,
+        second = take_over(world, machine, &server) => second?,
+    };
+    let Some(second) = second else {
+        return Ok(());
+    };
+    for service in second.services(world) {
+        tokio::spawn(service.work());
+    }
+    let stops = async {
+        let stopped = tokio::time::timeout(STOPS_WITHIN, server.failed()).await;
+        match stopped {
+            Ok(_) => std::future::pending().await,
+            Err(_) => anyhow!("a coordinator whose store was taken over has not stopped"),
+        }
+    };
+    tokio::select! {
+        biased;
+        _ = second.failed() => Ok(()),
+        () = machine.power_cut.notified() => Ok(()),
+        seen = judge::watch(&second, world) => seen,
+        ended = &mut trouble => ended,
+        late = stops => Err(late),
+    }
+}
+
+/// Gives the disk to another machine, where a second coordinator opens the store; the first one runs on, or hangs in the middle
+/// of a commit. `None` if the second one does not start.
+async fn take_over(world: &World, machine: &Machine, first: &Server) -> Result<Option<Server>> {
+    let (dice, number) = (&world.dice, world.facts.book().owners);
+    let frozen = match dice.below(3) {
+        0 => Frozen::Nobody,
+        1 => Frozen::Before(number),
+        _ => Frozen::After(number),
+    };
+    world.witness.freeze(frozen);
+    tokio::time::sleep(dice.time(Duration::from_millis(200))).await;
+    first.disk.detach();
+    let faulty = world.store.is_faulty();
+    world.facts.book().begin_life();
+    let second = match Server::start(world, machine).await {
+        Ok(second) => second,
+        Err(error) if faulty || was_planned(&error) || machine.has_no_power() => {
+            return Ok(None);
+        }
+        Err(error) => return Err(error.context("the second coordinator")),
+    };
+    world.facts.met(Met::TakeOver);
+    let witness = world.witness.clone();
+    let wait = dice.time(Duration::from_secs(1));
+    tokio::spawn(async move {
+        tokio::time::sleep(wait).await;
+        witness.freeze(Frozen::Nobody);
+    });
+    Ok(Some(second))
+}
+
 /// A life without trouble, in which everything must come to its end. Returns a digest of it; `None` if the disk had a fault left
-/// that kept it from starting.
-pub(super) fn healing(world: &World, number: u64) -> Result<Option<(String, Counts)>> {
+/// that kept it from starting, or the database was older than the log.
+pub(super) fn healing(world: &World) -> Result<Option<(String, Counts)>> {
     world.store.heal();
     let runtime = runtime()?;
     runtime.block_on(async {
-        let server = match Server::start(world, number, u64::MAX / 2, true).await {
+        let machine = Machine::good(&world.dice);
+        let server = match begin(world, &machine).await {
             Err(error) if was_planned(&error) => return Ok(None),
-            server => server?,
+            server => match server? {
+                Some(server) => server,
+                None => return Ok(None),
+            },
         };
         let mut producers = Vec::new();
-        for service in server.services(world, true) {
+        for service in server.services(world) {
             producers.push(service.connect().await?);
         }
         let healed = async {
             loop {
                 tokio::time::sleep(Duration::from_millis(100)).await;
+                world.facts.book().check()?;
                 server
                     .coordinator
                     .write_held()
@@ -121,7 +226,9 @@ pub(super) fn healing(world: &World, number: u64) -> Result<Option<(String, Coun
                     limit: 1,
                     ..Filter::default()
                 };
-                let open = reader.list(&prepared).await?.len() + reader.list(&denied).await?.len();
+                let open = reader.list(&prepared).await?.len()
+                    + reader.list(&denied).await?.len()
+                    + operate::ask_about_parked(world, &server.coordinator).await?;
                 if done && open == 0 {
                     return anyhow::Ok(());
                 }
@@ -139,27 +246,33 @@ pub(super) fn healing(world: &World, number: u64) -> Result<Option<(String, Coun
     })
 }
 
-/// Whether a fault of the disk that was planned in an earlier life has come only now.
+/// Whether a fault of the disk that was planned earlier has come only now.
 fn was_planned(error: &anyhow::Error) -> bool {
-    format!("{error:#}").contains("a planned failure")
+    let said = format!("{error:#}");
+    said.contains("a planned failure") || said.contains("the disk is full")
 }
 
-fn runtime() -> Result<Runtime> {
+pub(super) fn runtime() -> Result<Runtime> {
     let mut builder = tokio::runtime::Builder::new_current_thread();
     Ok(builder.enable_time().start_paused(true).build()?)
 }
 
-fn block_on<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
+pub(super) fn block_on<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
     runtime()?.block_on(work)
 }
 
-/// Faults of disk and database, until it is time to die.
-async fn trouble(world: &World) {
+/// Faults of disk, database and clock, until it is time to die.
+async fn trouble(world: &World, machine: &Machine, server: &Server, fate: Fate) -> Result<()> {
     let dice = &world.dice;
-    for _ in 0..4 + dice.below(12) {
+    let events = 4 + dice.below(12);
+    let fails_over = dice.below(events);
+    for event in 0..events {
         tokio::time::sleep(dice.time(Duration::from_millis(1500))).await;
-        let count = |what| world.facts.book().counts.add(what);
-        match dice.below(12) {
+        if fate == Fate::FailsOver && event == fails_over {
+            fail_over(world).await?;
+        }
+        let count = |what| world.facts.met(what);
+        match dice.below(16) {
             0 | 1 => {
                 count(Met::UnknownCommit);
                 let fault = if dice.percent(50) {
@@ -183,123 +296,50 @@ async fn trouble(world: &World) {
                 count(Met::FailedSync);
                 world.disk.fail_sync(1 + dice.below(10), ErrorKind::Other);
             }
-            7 => {
-                count(Met::FullDisk);
-                world.disk.set_capacity(Some(0));
-                tokio::time::sleep(dice.time(Duration::from_millis(800))).await;
-                world.disk.set_capacity(None);
+            7 => fill_the_disk(world).await,
+            8 | 9 => {
+                count(Met::WallJump);
+                machine.clock.jump(dice);
             }
+            10 | 11 => world.keep_a_backup(),
+            12 | 13 => operate::somehow(world, &server.coordinator).await?,
             _ => {}
         }
     }
+    Ok(())
 }
 
-/// A running server.
-pub(super) struct Server {
-    pub(super) log: Arc<FileLog>,
-    pub(super) broker: Broker,
-    pub(super) coordinator: Coordinator,
-    clock: Arc<dyn Clock>,
-    good: bool,
-    power_cut: Arc<Notify>,
+/// The disk is full for a while.
+async fn fill_the_disk(world: &World) {
+    world.facts.met(Met::FullDisk);
+    world.facts.book().full += 1;
+    world.disk.set_capacity(Some(0));
+    tokio::time::sleep(world.dice.time(Duration::from_millis(800))).await;
+    world.disk.set_capacity(None);
+    let facts = world.facts.clone();
+    // A log that has found the disk full takes it for full for a second.
+    tokio::spawn(async move {
+        tokio::time::sleep(Duration::from_millis(1100)).await;
+        let mut book = facts.book();
+        book.full = book.full.saturating_sub(1);
+    });
 }
 
-impl Server {
-    async fn start(world: &World, number: u64, steps_left: u64, good: bool) -> Result<Self> {
-        let clock: Arc<dyn Clock> = Arc::new(TimerClock::new(FIRST_DAY + number * DAY));
-        let mut settings = Settings::default();
-        // The alarm goes by the calendar of the machine, which is not simulated.
-        settings.check_back.cron = "0 0 0 29 2 *".into();
-        settings.check_back.budget = 3;
-        settings.check_back.first_wait = Duration::from_millis(100);
-        settings.check_back.longest_wait = Duration::from_millis(400);
-        let coordinator = Coordinator::new(Arc::new(world.store.clone()), settings);
-        let (disk, crash) = (world.disk.clone(), world.dice.below(u64::MAX));
-        let left = AtomicU64::new(steps_left);
-        let power_cut = Arc::new(Notify::new());
-        let tell = power_cut.clone();
-        let with = log::open::Settings {
-            segment_bytes: 64 << 10,
-            batch_bytes: 16 << 10,
-            index_bytes: 2_000,
-            checkpoint_bytes: 100 << 10,
-            owners: vec![coordinator.claims().owner],
-            steps: Some(Arc::new(move |_| {
-                if left.fetch_sub(1, Ordering::Relaxed) == 1 {
-                    disk.cut_power(crash);
-                    tell.notify_one();
-                }
-            })),
-            ..log::open::Settings::default()
-        };
-        let disk = Arc::new(world.disk.clone());
-        let (log, driver) = FileLog::open_stepped(disk, with, clock.clone(), &*world.dice)?;
-        tokio::spawn(drive(driver, world.dice.clone()));
-        let log = Arc::new(log);
-        let parts = broker::Parts {
-            log: log.clone(),
-            clock: clock.clone(),
-            random: world.dice.clone(),
-            extensions: vec![Arc::new(coordinator.clone())],
-        };
-        let broker = Broker::open(broker::Settings::default(), parts).await?;
-        Ok(Self {
-            log,
-            broker,
-            coordinator,
-            clock,
-            good,
-            power_cut,
-        })
+/// The store fails over to a replica that misses the commits of the last while: the server must stop.
+async fn fail_over(world: &World) -> Result<()> {
+    let replica = world.store.copy();
+    tokio::time::sleep(world.dice.time(Duration::from_millis(500))).await;
+    let seq = async |store: &coordinator::store::model::Model| {
+        anyhow::Ok(store.owner().await?.map_or(0, |owner| owner.seq))
+    };
+    if seq(&replica).await? == seq(&world.store).await? {
+        return Ok(());
     }
-
-    fn services(&self, world: &World, good: bool) -> Vec<Service> {
-        let service = |markers| Service {
-            line: Line {
-                coordinator: self.coordinator.clone(),
-                dice: world.dice.clone(),
-                facts: world.facts.clone(),
-                good: good && self.good,
-            },
-            broker: self.broker.clone(),
-            clock: self.clock.clone(),
-            markers,
-        };
-        let markers = || Some(world.markers.clone());
-        vec![service(markers()), service(markers()), service(None)]
-    }
-
-    /// All that consumers can read now: queue, offset, and what the record says it is the final of.
-    pub(super) fn readable(&self, queue: u32) -> Result<Vec<(u64, TransactionId)>> {
-        let topic = TopicName::new(TOPIC)?;
-        let queue = QueueId::new(topic, queue);
-        let mut all = Vec::new();
-        loop {
-            let from = log::QueueOffset(all.len() as u64);
-            let entries = self.log.entries(&queue, from, 1000)?;
-            if entries.is_empty() {
-                return Ok(all);
-            }
-            for entry in entries {
-                let stored = self.log.read(entry.position)?;
-                let mark = stored
-                    .mark
-                    .context("a message of the topic without a mark")?;
-                all.push((entry.offset.0, TransactionId(mark.key)));
-            }
-        }
-    }
-}
-
-/// Does what the log's threads would do, when chance has it.
-async fn drive(mut driver: Driver, dice: Arc<super::Dice>) {
-    loop {
-        tokio::time::sleep(dice.time(Duration::from_millis(4))).await;
-        driver.turn();
-        match dice.below(20) {
-            0 | 1 => driver.sync(),
-            2..=5 => drop(driver.upkeep()),
-            _ => {}
-        }
-    }
+    restore::put_back(world, &replica).await?;
+    tokio::time::sleep(STOPS_WITHIN).await;
+    ensure!(
+        !world.facts.book().put_back,
+        "a coordinator whose store has lost its last commits has not stopped"
+    );
+    Ok(())
 }

@@ -9,11 +9,16 @@ use coordinator::client::endpoint::{
     Endpoint, HalfError, HalfReceipt, HalfRequest, Outcome, Resolve, ResolveError,
 };
 use coordinator::engine::Coordinator;
-use coordinator::transaction::{Decision, Resolution, TransactionId};
+use coordinator::marker::Marker;
+use coordinator::marker::model::Model as Markers;
+use coordinator::transaction::{Actor, Decision, Resolution, TransactionId};
+use mq_core::log::file::FileLog;
 use mq_core::membership::{Link, Notice};
 
+use super::connections::Connections;
 use super::dice::Dice;
 use super::facts::{Facts, Met};
+use super::judge::asked;
 
 /// The group of a service with a mistake: what it repeats may be the opposite.
 pub(super) const MISTAKEN: &str = "billing";
@@ -24,6 +29,10 @@ const WAY: Duration = Duration::from_millis(30);
 #[derive(Debug, Clone)]
 pub(super) struct Line {
     pub(super) coordinator: Coordinator,
+    pub(super) log: Arc<FileLog>,
+    pub(super) connections: Connections,
+    /// The services' database, to compare answers with.
+    pub(super) markers: Arc<Markers>,
     pub(super) dice: Arc<Dice>,
     pub(super) facts: Facts,
     /// Nothing is lost or repeated.
@@ -43,9 +52,31 @@ impl Line {
         lost
     }
 
+    /// What a marker is said to prove must stand in the services' database.
+    fn is_true(&self, request: &Resolve) {
+        let expected = match request.resolution {
+            Resolution::Commit => Marker::Committed,
+            Resolution::RollBack => Marker::Tombstone,
+            Resolution::Unknown | Resolution::InFlight => return,
+        };
+        let id = request.id;
+        let stands = self.markers.standing(id);
+        if request.actor == Actor::Marker && stands != Some(expected) {
+            let said = request.resolution;
+            self.facts.broken(format!(
+                "a check-back for {id} is answered with {said:?}, and its marker is {stands:?}"
+            ));
+        }
+    }
+
     /// What the coordinator says, which counts even if nobody hears it.
     async fn say(&self, request: Resolve) -> Result<Outcome, ResolveError> {
         let (id, resolution) = (request.id, request.resolution);
+        let invoked = self.facts.book().now();
+        let answers = matches!(request.actor, Actor::CheckBack | Actor::Marker);
+        if resolution == Resolution::Unknown && answers {
+            *self.facts.book().unknown.entry(id).or_default() += 1;
+        }
         let outcome = self.coordinator.resolve(request).await?;
         let said = match resolution {
             Resolution::Commit => Some(Decision::Commit),
@@ -53,7 +84,7 @@ impl Line {
             Resolution::Unknown | Resolution::InFlight => None,
         };
         if let Some(said) = said {
-            self.facts.answered(id, said, &outcome);
+            self.facts.answered(id, said, invoked, &outcome);
         }
         Ok(outcome)
     }
@@ -68,14 +99,9 @@ impl Endpoint for Line {
             return Err(lost());
         }
         let id = request.id;
-        let marked = request.marker.is_some();
         let answer = self.coordinator.half(request).await;
         if answer.is_ok() {
-            let mut book = self.facts.book();
-            book.stored.insert(id);
-            if marked {
-                book.marked.insert(id);
-            }
+            self.facts.book().stored.insert(id);
         }
         self.way().await;
         if self.loses() {
@@ -86,6 +112,7 @@ impl Endpoint for Line {
 
     async fn resolve(&self, request: Resolve) -> Result<Outcome, ResolveError> {
         let lost = || ResolveError("lost on the way".into());
+        self.is_true(&request);
         self.way().await;
         if self.loses() {
             return Err(lost());
@@ -125,16 +152,23 @@ impl Endpoint for Line {
 pub(super) struct Back {
     pub(super) line: Line,
     pub(super) queue: CheckBackQueue,
+    /// The client's process.
+    pub(super) incarnation: u128,
 }
 
 impl Link for Back {
     fn push(&self, notice: Notice) -> bool {
+        let asked =
+            Asked::from_notice(&notice).expect("the coordinator asks what can be understood");
+        if let Err(why) = asked::may_be(&self.line, &asked, self.incarnation) {
+            let id = asked.id;
+            self.line
+                .facts
+                .broken(format!("check-back for {id}: {why}"));
+        }
         if self.line.loses() {
             return true;
         }
-        let asked =
-            Asked::from_notice(&notice).expect("the coordinator asks what can be understood");
-        self.line.facts.book().counts.add(Met::CheckBack);
         let (line, queue) = (self.line.clone(), self.queue.clone());
         tokio::spawn(async move {
             line.way().await;

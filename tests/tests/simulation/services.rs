@@ -10,16 +10,18 @@ use coordinator::client::half::Outgoing;
 use coordinator::client::producer::{Announcement, Connection};
 use coordinator::marker::MarkerStore as _;
 use coordinator::marker::databases::Markers;
-use coordinator::marker::model::Model;
 use coordinator::transaction::{Resolution, TransactionId};
 use mq_core::broker::Broker;
+use mq_core::broker::clients::Connection as Registered;
 use mq_core::clock::Clock;
 use mq_core::membership;
 use mq_core::message::Message;
-use tokio::task::JoinSet;
+use tokio::task::{JoinHandle, JoinSet};
 
+use super::connections::Opened;
 use super::facts::Met;
 use super::line::{Back, Line, MISTAKEN};
+use super::marker_database::MarkerDatabase;
 
 /// The topic everything is sent to.
 pub(super) const TOPIC: &str = "orders";
@@ -35,7 +37,7 @@ pub(super) struct Service {
     pub(super) broker: Broker,
     pub(super) clock: Arc<dyn Clock>,
     /// Where its local transactions leave markers; `None` for the service that answers for itself.
-    pub(super) markers: Option<Arc<Model>>,
+    pub(super) markers: Option<Arc<MarkerDatabase>>,
 }
 
 impl Service {
@@ -92,25 +94,37 @@ impl Service {
             }
         };
         let connect = async move |said: Announcement, queue| {
-            let back = Arc::new(Back {
+            let incarnation = said.incarnation.0;
+            let back = Back {
                 line: line.clone(),
                 queue,
-            });
-            let incarnation = said.incarnation.0;
-            let clients = broker.clients();
-            let connection = clients.connect(name, incarnation, name, back);
-            connection.announce(membership::Announcement {
-                producer_groups: vec![said.group],
-                consumer_groups: Vec::new(),
-                answers_for: said.markers.iter().map(|marker| marker.0).collect(),
-            });
+                incarnation,
+            };
+            let wire = Wire {
+                broker: broker.clone(),
+                back: Arc::new(back),
+                name,
+                said,
+            };
+            let open = wire.open();
             Ok(Connection {
                 endpoint: Arc::new(line),
                 plain: mq_core::client::Producer::attach(&broker),
-                guard: Box::new(connection),
+                guard: Box::new(Plugged(tokio::spawn(wire.hold(open)))),
             })
         };
         Ok(builder.over(connect).await?)
+    }
+
+    /// What the message is sent as: some ask for an age before the first check-back.
+    fn outgoing(&self, message: Message) -> Outgoing {
+        let dice = &self.line.dice;
+        let outgoing = Outgoing::new(message).queue(dice.below(u64::from(QUEUES)) as u32);
+        if dice.percent(40) {
+            outgoing.immunity(Duration::from_secs(dice.below(3)))
+        } else {
+            outgoing
+        }
     }
 
     async fn transaction(self, producer: Producer) {
@@ -119,8 +133,7 @@ impl Service {
             .tag("t")
             .body(vec![7; 1 + dice.below(400) as usize]);
         let message = message.build().expect("the message keeps the rules");
-        let queue = dice.below(u64::from(QUEUES)) as u32;
-        let outgoing = Outgoing::new(message).queue(queue);
+        let outgoing = self.outgoing(message);
         self.line.facts.book().counts.add(Met::Transaction);
         let half = match &self.markers {
             Some(markers) => producer.half_in(markers.identity(), outgoing).await,
@@ -132,8 +145,8 @@ impl Service {
         let (id, kind) = (half.id(), dice.below(100));
         // What becomes of it is compared in the end, whatever the client was told.
         let _ = match &self.markers {
-            Some(markers) if kind < 75 => {
-                if !markers.commit(id) {
+            Some(_) if kind < 75 => {
+                if !self.line.markers.commit(id) {
                     self.line.facts.book().counts.add(Met::Fenced);
                     return;
                 }
@@ -155,6 +168,60 @@ impl Service {
             }
             _ => return,
         };
+    }
+}
+
+/// A process's way to the server.
+struct Wire {
+    broker: Broker,
+    back: Arc<Back>,
+    name: &'static str,
+    said: Announcement,
+}
+
+/// The connection, and the network's record of it.
+struct Open {
+    _registered: Registered,
+    _opened: Opened,
+}
+
+/// Holds the connection until it is dropped.
+struct Plugged(JoinHandle<()>);
+
+impl Drop for Plugged {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+impl Wire {
+    fn open(&self) -> Open {
+        let (clients, incarnation) = (self.broker.clients(), self.back.incarnation);
+        let registered = clients.connect(self.name, incarnation, self.name, self.back.clone());
+        let said = &self.said;
+        registered.announce(membership::Announcement {
+            producer_groups: vec![said.group.clone()],
+            consumer_groups: Vec::new(),
+            answers_for: said.markers.iter().map(|marker| marker.0).collect(),
+        });
+        Open {
+            _registered: registered,
+            _opened: self.back.line.connections.open(incarnation),
+        }
+    }
+
+    /// Holds the connection, which may be lost now and then and comes back.
+    async fn hold(self, mut open: Open) {
+        let line = &self.back.line;
+        while !line.good && line.dice.percent(40) {
+            tokio::time::sleep(line.dice.time(Duration::from_secs(2))).await;
+            drop(open);
+            line.facts.met(Met::LostConnection);
+            tokio::time::sleep(line.dice.time(Duration::from_millis(900))).await;
+            open = self.open();
+        }
+        std::future::pending::<()>().await;
+        drop(open);
     }
 }
 

@@ -1,13 +1,25 @@
 //! The invariants: what must hold at any moment, after every crash, and once everything is healed.
+//!
+//! | file | looks at |
+//! |---|---|
+//! | `visible` | what consumers can read |
+//! | `decisions` | what SQL says of decisions, and what was told |
+//! | `reflected` | log and SQL beside each other |
+//! | `asked` | check-backs |
+
+pub(super) mod asked;
+pub(super) mod decisions;
+mod reflected;
+mod visible;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use coordinator::audit::Step;
+use coordinator::marker::Marker;
 use coordinator::store::{Filter, Row, TxReader, TxStore as _};
-use coordinator::transaction::{Decision, State, TransactionId};
+use coordinator::transaction::{State, TransactionId};
 use coordinator::verify::{Subject, verify};
 use mq_core::log::Log as _;
 use mq_core::log::reading::LogReader;
@@ -15,97 +27,65 @@ use sha2::{Digest as _, Sha256};
 
 use super::World;
 use super::facts::{Counts, Met};
-use super::life::Server;
+use super::server::Server;
 use super::services::QUEUES;
 
 /// Looks every now and then, as consumers do. Returns only if something is wrong.
 pub(super) async fn watch(server: &Server, world: &World) -> Result<()> {
     loop {
         tokio::time::sleep(world.dice.time(Duration::from_millis(200))).await;
-        visible(server, world).await?;
+        // The disk is gone: nobody reads anything.
+        if server.log.failure().borrow().is_some() {
+            world.facts.book().check()?;
+            continue;
+        }
+        look(server, world).await?;
     }
 }
 
-/// No final is visible before its COMMIT is durable, none of anything else, each once, and what was read at a place stays.
-async fn visible(server: &Server, world: &World) -> Result<()> {
-    let reader = world.store.reader();
-    let mut seen = BTreeSet::new();
-    for queue in 0..QUEUES {
-        let readable = match server.readable(queue) {
-            Ok(readable) => readable,
-            // The disk is gone: nobody reads anything.
-            Err(_) if server.log.failure().borrow().is_some() => return Ok(()),
-            Err(error) => return Err(error),
-        };
-        for (expected, (offset, id)) in (0_u64..).zip(readable) {
-            ensure!(
-                offset == expected,
-                "queue {queue} has a gap before offset {offset}"
-            );
-            ensure!(seen.insert(id), "{id} is published twice");
-            let known = *world.facts.book().read.entry((queue, offset)).or_insert(id);
-            ensure!(
-                known == id,
-                "queue {queue} offset {offset} was {known} and is {id}"
-            );
-            let row = reader
-                .transaction(id)
-                .await?
-                .with_context(|| format!("{id} is published without a row"))?;
-            ensure!(
-                row.state == State::Committed,
-                "{id} is published and {:?}",
-                row.state
-            );
-        }
+/// All that must hold at any moment.
+async fn look(server: &Server, world: &World) -> Result<()> {
+    world.facts.book().check()?;
+    server.time_passes(world)?;
+    markers(world)?;
+    visible::look(server, world).await?;
+    // The process has not noticed yet, and will say nothing any more.
+    let put_back = world.facts.book().put_back;
+    if !put_back {
+        reflected::news(server, world).await?;
     }
     Ok(())
 }
 
-/// After a crash: what SQL says of decisions never changes, and agrees with what was told.
-pub(super) async fn history(world: &World) -> Result<()> {
-    let rows = rows(&*world.store.reader()).await?;
+/// A marker never changes, and only the library deletes any.
+fn markers(world: &World) -> Result<()> {
+    let now = world.markers.all();
     let mut book = world.facts.book();
-    let mut numbers = BTreeMap::new();
-    for row in rows.values() {
-        let (id, decided) = (row.half.id, row.decided);
+    for (id, before) in &book.markers {
+        let stands = now.get(id);
+        let deleted = stands.is_none() && *before == Marker::Committed && book.pruned.contains(id);
         ensure!(
-            row.state.is_decided() == decided.is_some(),
-            "{id} is half decided"
+            stands == Some(before) || deleted,
+            "the marker of {id} was {before:?} and is {stands:?}"
         );
-        let before = book.decided.get(&id).copied();
-        let now = decided.map(|decided| (row.state, decided.number));
-        ensure!(
-            before.is_none() || before == now,
-            "{id} was {before:?} and is {now:?}"
-        );
-        if let Some(now) = now {
-            book.decided.insert(id, now);
-            let other = numbers.insert(now.1, id);
-            ensure!(
-                other.is_none(),
-                "{id} and {other:?} are both decision {}",
-                now.1
-            );
-        }
     }
-    let gapless = numbers.keys().copied().eq(1..=numbers.len() as u64);
-    ensure!(gapless, "decisions are not numbered without gaps");
-    for (id, told) in &book.told {
-        let row = rows
-            .get(id)
-            .with_context(|| format!("{id} was told decided and has no row"))?;
-        let stands = match row.state {
-            State::Committed => Decision::Commit,
-            State::RolledBack => Decision::RollBack,
-            other @ (State::Prepared | State::Parked) => {
-                anyhow::bail!("{id} was told decided and is {other:?}")
-            }
-        };
-        ensure!(
-            told.iter().all(|told| *told == stands),
-            "{id} was told {told:?} and is {stands:?}"
-        );
+    book.markers = now;
+    Ok(())
+}
+
+/// After every life: what SQL says of decisions never changes, agrees with what was told, and is as old as the log.
+pub(super) async fn after_a_life(world: &World) -> Result<()> {
+    world.facts.book().check()?;
+    markers(world)?;
+    let put_back = world.facts.book().put_back;
+    if put_back {
+        return Ok(());
+    }
+    let reader = world.store.reader();
+    let rows = rows(&*reader).await?;
+    decisions::stand(world, &rows)?;
+    if let Some(owner) = reader.owner().await? {
+        reflected::everything(world, &owner, &rows)?;
     }
     Ok(())
 }
@@ -113,15 +93,18 @@ pub(super) async fn history(world: &World) -> Result<()> {
 /// Once healed: nothing stored is missing, everything is decided, committed exactly if the local transaction is, published
 /// exactly once and in the order of decisions, and the history proves itself. Returns a digest of what stands.
 pub(super) async fn end(server: &Server, world: &World) -> Result<(String, Counts)> {
-    history(world).await?;
-    visible(server, world).await?;
+    visible::forget(server);
+    look(server, world).await?;
+    after_a_life(world).await?;
     let reader: Arc<dyn TxReader> = world.store.reader();
     let rows = rows(&*reader).await?;
+    decisions::in_order_of_words(world, &rows)?;
     let mut digest = Sha256::new();
     let mut published = BTreeSet::new();
     for queue in 0..QUEUES {
         let mut last = 0;
-        for (offset, id) in server.readable(queue)? {
+        for final_ in server.readable(queue, 0)? {
+            let id = final_.id;
             let number = rows
                 .get(&id)
                 .and_then(|row| row.decided)
@@ -131,16 +114,15 @@ pub(super) async fn end(server: &Server, world: &World) -> Result<(String, Count
                 last = number;
             } else {
                 // Only what the log could not take at its time may come later.
-                let events = reader.events(id).await?;
-                let late = events.iter().any(|event| event.to == Step::Unpublished);
+                let mut book = world.facts.book();
                 ensure!(
-                    late,
+                    book.late.contains(&id),
                     "queue {queue}: decision {number} stands behind {last}"
                 );
-                world.facts.book().counts.add(Met::PublishedLate);
+                book.counts.add(Met::PublishedLate);
             }
             published.insert(id);
-            digest.update(format!("{queue}/{offset}: {id}\n"));
+            digest.update(format!("{queue}/{}: {id}\n", final_.offset));
         }
     }
     let counts = agree(world, &rows, &published, &mut digest)?;
@@ -213,7 +195,8 @@ fn agree(
     Ok(book.counts.clone())
 }
 
-async fn rows(reader: &dyn TxReader) -> Result<BTreeMap<TransactionId, Row>> {
+/// Everything that SQL has, by transaction.
+pub(super) async fn rows(reader: &dyn TxReader) -> Result<BTreeMap<TransactionId, Row>> {
     let all = Filter {
         limit: u32::MAX,
         ..Filter::default()

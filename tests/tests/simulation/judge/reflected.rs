@@ -1,0 +1,109 @@
+//! Log and SQL beside each other: what stands before the watermark is in SQL, and SQL knows nothing that the log has not.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use anyhow::{Context as _, Result, ensure};
+use coordinator::engine::half;
+use coordinator::store::{Owner, Row, TxStore as _};
+use coordinator::transaction::TransactionId;
+use mq_core::log::disk::Disk;
+use mq_core::log::reading::LogReader;
+use mq_core::log::{Log as _, Position, Stored};
+
+use super::super::World;
+use super::super::server::Server;
+
+/// While the server runs: compares what has come before the watermark since the last look.
+pub(super) async fn news(server: &Server, world: &World) -> Result<()> {
+    let reader = world.store.reader();
+    let Some(owner) = reader.owner().await? else {
+        return Ok(());
+    };
+    let from = world.facts.book().compared.max(server.log.range().start);
+    if from >= owner.watermark {
+        return Ok(());
+    }
+    ensure!(
+        owner.watermark <= server.log.range().end,
+        "SQL knows position {} and the log ends at {}",
+        owner.watermark,
+        server.log.range().end
+    );
+    for stored in server.log.scan(from)? {
+        let stored = stored?;
+        if stored.position >= owner.watermark {
+            break;
+        }
+        if let Some(id) = transaction(&stored) {
+            let row = reader.transaction(id).await?;
+            reflects(&stored, row.as_ref(), &owner)?;
+        }
+    }
+    world.facts.book().compared = owner.watermark;
+    Ok(())
+}
+
+/// Between two lives: compares everything before the watermark, and looks that the log reaches as far as SQL.
+pub(super) fn everything(
+    world: &World,
+    owner: &Owner,
+    rows: &BTreeMap<TransactionId, Row>,
+) -> Result<()> {
+    let disk: Arc<dyn Disk> = Arc::new(world.disk.clone());
+    let log = LogReader::open(disk)?;
+    let mut end = Position(0);
+    for stored in log.scan(owner.watermark) {
+        let stored = stored?;
+        end = stored.next;
+        if stored.position < owner.watermark
+            && let Some(id) = transaction(&stored)
+        {
+            reflects(&stored, rows.get(&id), owner)?;
+        }
+    }
+    let last = rows.values().map(|row| row.half.position).max();
+    ensure!(
+        last.is_none_or(|last| last < end),
+        "SQL knows a half message at {last:?} and the log ends at {end}"
+    );
+    Ok(())
+}
+
+/// The transaction that a record of the coordinator's is about.
+fn transaction(stored: &Stored) -> Option<TransactionId> {
+    let mark = stored.mark.filter(|mark| mark.owner == half::OWNER)?;
+    Some(TransactionId(mark.key))
+}
+
+/// A half message has its row, a final or an echo its decision among those that count as published.
+fn reflects(stored: &Stored, row: Option<&Row>, owner: &Owner) -> Result<()> {
+    let mark = stored.mark.context("a record of ours has no mark")?;
+    let (at, id) = (stored.position, TransactionId(mark.key));
+    let watermark = owner.watermark;
+    let row = row.with_context(|| {
+        format!("the record of {id} at {at} has no row, the watermark is {watermark}")
+    })?;
+    if mark.kind == half::HALF {
+        let stated = row.half.position;
+        ensure!(stated == at, "{id} stands at {at}, its row says {stated}");
+        return Ok(());
+    }
+    let told = half::recorded(stored)?;
+    let decided = row.decided.map(|decided| decided.number);
+    ensure!(
+        row.state == told.decision.state() && decided == Some(told.number),
+        "the log has {id} as {:?}, decision {}; its row says {:?}, decision {decided:?}; the watermark is {watermark}",
+        told.decision,
+        told.number,
+        row.state
+    );
+    ensure!(
+        told.number <= owner.published && row.unpublished.is_none(),
+        "decision {} is in the log at {at}; published is {}, the watermark {watermark}, its row says {:?}",
+        told.number,
+        owner.published,
+        row.unpublished
+    );
+    Ok(())
+}

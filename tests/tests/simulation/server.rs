@@ -1,0 +1,321 @@
+//! A running server: log, broker and coordinator on one machine, and the services that are connected to it.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail, ensure};
+use coordinator::engine::Coordinator;
+use coordinator::engine::settings::Settings;
+use coordinator::engine::status::Health;
+use coordinator::store::TxStore;
+use coordinator::transaction::TransactionId;
+use mq_core::broker::{self, Broker};
+use mq_core::clock::{Clock as _, ServerTime};
+use mq_core::extension::Extension as _;
+use mq_core::log::file::{Driver, FileLog};
+use mq_core::log::memory_disk::MemoryDisk;
+use mq_core::log::{self, Log, Position};
+use mq_core::names::{QueueId, TopicName};
+use tokio::sync::Notify;
+
+use super::World;
+use super::attached::Attached;
+use super::calendar::Calendar;
+use super::connections::Connections;
+use super::dice::Dice;
+use super::facts::Facts;
+use super::life::NEVER;
+use super::line::Line;
+use super::marker_database::MarkerDatabase;
+use super::services::{QUEUES, Service, TOPIC};
+
+/// Wait before the first check-back of a producer with markers.
+pub(super) const FIRST_WAIT: Duration = Duration::from_millis(100);
+/// How many answers UNKNOWN park a transaction.
+pub(super) const BUDGET: u32 = 3;
+
+/// The machine that a server runs on. Clones are the same.
+#[derive(Debug, Clone)]
+pub(super) struct Machine {
+    pub(super) clock: Arc<Calendar>,
+    /// The power is cut at the step of the log that brings this to zero.
+    steps_left: Arc<AtomicU64>,
+    pub(super) power_cut: Arc<Notify>,
+    /// Nothing of it fails.
+    good: bool,
+}
+
+impl Machine {
+    /// A machine that has just been switched on. Call it inside the runtime.
+    pub(super) fn new(dice: &Dice, steps_left: u64) -> Self {
+        Self {
+            clock: Arc::new(Calendar::new(dice)),
+            steps_left: Arc::new(AtomicU64::new(steps_left)),
+            power_cut: Arc::default(),
+            good: false,
+        }
+    }
+
+    /// One on which nothing fails.
+    pub(super) fn good(dice: &Dice) -> Self {
+        Self {
+            good: true,
+            ..Self::new(dice, NEVER)
+        }
+    }
+
+    /// Whether the power was cut.
+    pub(super) fn has_no_power(&self) -> bool {
+        let left = self.steps_left.load(Ordering::Relaxed);
+        left == 0 || left > NEVER
+    }
+
+    /// Opens the log on `disk`.
+    pub(super) fn open_log(
+        &self,
+        dice: &Dice,
+        disk: &MemoryDisk,
+        attached: &Attached,
+    ) -> Result<(FileLog, Driver)> {
+        let (disk, crash) = (disk.clone(), dice.below(u64::MAX));
+        let (left, tell) = (self.steps_left.clone(), self.power_cut.clone());
+        let with = log::open::Settings {
+            segment_bytes: 64 << 10,
+            batch_bytes: 16 << 10,
+            index_bytes: 2_000,
+            checkpoint_bytes: 100 << 10,
+            owners: vec![coordinator::engine::half::OWNER],
+            steps: Some(Arc::new(move |_| {
+                if left.fetch_sub(1, Ordering::Relaxed) == 1 {
+                    disk.cut_power(crash);
+                    tell.notify_one();
+                }
+            })),
+            ..log::open::Settings::default()
+        };
+        let disk = Arc::new(attached.clone());
+        Ok(FileLog::open_stepped(disk, with, self.clock.clone(), dice)?)
+    }
+}
+
+/// A running server.
+pub(super) struct Server {
+    pub(super) log: Arc<FileLog>,
+    pub(super) coordinator: Coordinator,
+    pub(super) disk: Attached,
+    broker: Broker,
+    machine: Machine,
+    connections: Connections,
+    /// Server time and the machine's own when it started.
+    begun: (ServerTime, Duration),
+    /// How far each queue was looked at.
+    read_to: Mutex<[u64; QUEUES as usize]>,
+}
+
+/// What a consumer can read.
+#[derive(Debug)]
+pub(super) struct Final {
+    pub(super) offset: u64,
+    /// What the record says it is the final of.
+    pub(super) id: TransactionId,
+    pub(super) checksum: u32,
+}
+
+impl Server {
+    /// Starts over the run's own disk and store.
+    pub(super) async fn start(world: &World, machine: &Machine) -> Result<Self> {
+        Self::start_over(world, machine, &world.disk, Arc::new(world.witness.clone())).await
+    }
+
+    /// Starts over a disk and a store.
+    pub(super) async fn start_over(
+        world: &World,
+        machine: &Machine,
+        disk: &MemoryDisk,
+        store: Arc<dyn TxStore>,
+    ) -> Result<Self> {
+        let mut settings = Settings::default();
+        // The alarm goes by the calendar of the machine that runs the test.
+        settings.check_back.cron = "0 0 0 29 2 *".into();
+        settings.check_back.budget = BUDGET;
+        settings.check_back.first_wait = FIRST_WAIT;
+        settings.check_back.longest_wait = Duration::from_millis(400);
+        let coordinator = Coordinator::new(store, settings);
+        ensure!(
+            coordinator.claims().owner == coordinator::engine::half::OWNER,
+            "the log is opened for another owner"
+        );
+        let attached = Attached::new(disk);
+        let (log, driver) = machine.open_log(&world.dice, disk, &attached)?;
+        let log = Arc::new(log);
+        let driving = Driving {
+            log: log.clone(),
+            dice: world.dice.clone(),
+            facts: world.facts.clone(),
+        };
+        tokio::spawn(driving.drive(driver));
+        let parts = broker::Parts {
+            log: log.clone(),
+            clock: machine.clock.clone(),
+            random: world.dice.clone(),
+            extensions: vec![Arc::new(coordinator.clone())],
+        };
+        let begun = (log.now(), machine.clock.monotonic());
+        let broker = Broker::open(broker::Settings::default(), parts).await?;
+        Ok(Self {
+            log,
+            coordinator,
+            disk: attached,
+            broker,
+            machine: machine.clone(),
+            connections: Connections::new(machine.clock.clone()),
+            begun,
+            read_to: Mutex::default(),
+        })
+    }
+
+    /// The services that are connected to it.
+    pub(super) fn services(&self, world: &World) -> Vec<Service> {
+        let good = self.machine.good;
+        let service = |markers| Service {
+            line: Line {
+                coordinator: self.coordinator.clone(),
+                log: self.log.clone(),
+                connections: self.connections.clone(),
+                markers: world.markers.clone(),
+                dice: world.dice.clone(),
+                facts: world.facts.clone(),
+                good,
+            },
+            broker: self.broker.clone(),
+            clock: self.machine.clock.clone(),
+            markers,
+        };
+        let markers = || {
+            Some(Arc::new(MarkerDatabase {
+                markers: world.markers.clone(),
+                decided: world.store.reader(),
+                dice: world.dice.clone(),
+                facts: world.facts.clone(),
+                good,
+            }))
+        };
+        vec![service(markers()), service(markers()), service(None)]
+    }
+
+    /// Returns once it says that it cannot go on, and why.
+    pub(super) async fn failed(&self) -> Arc<str> {
+        let mut status = self.coordinator.status().watch();
+        let failed = status.wait_for(|health| matches!(health, Health::Failed(_)));
+        match failed.await.as_deref() {
+            Ok(Health::Failed(why)) => why.clone(),
+            Ok(_) | Err(_) => std::future::pending().await,
+        }
+    }
+
+    /// What consumers can read now from an offset on.
+    pub(super) fn readable(&self, queue: u32, from: u64) -> Result<Vec<Final>> {
+        let topic = TopicName::new(TOPIC)?;
+        let queue = QueueId::new(topic, queue);
+        let mut all = Vec::new();
+        loop {
+            let next = log::QueueOffset(from + all.len() as u64);
+            let entries = self.log.entries(&queue, next, 1000)?;
+            if entries.is_empty() {
+                return Ok(all);
+            }
+            for entry in entries {
+                let stored = self.log.read(entry.position)?;
+                let mark = stored
+                    .mark
+                    .context("a message of the topic without a mark")?;
+                all.push(Final {
+                    offset: entry.offset.0,
+                    id: TransactionId(mark.key),
+                    checksum: crc32fast::hash(&stored.bytes),
+                });
+            }
+        }
+    }
+
+    /// How far a queue was looked at.
+    pub(super) fn read_to(&self, queue: u32) -> u64 {
+        let read_to = self.read_to.lock().unwrap_or_else(PoisonError::into_inner);
+        read_to.get(queue as usize).copied().unwrap_or(0)
+    }
+
+    /// Takes note how far a queue was looked at.
+    pub(super) fn set_read_to(&self, queue: u32, end: u64) {
+        let mut read_to = self.read_to.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(place) = read_to.get_mut(queue as usize) {
+            *place = end;
+        }
+    }
+
+    /// Server time grows with the machine's own and goes on where it was, whatever the wall clock says.
+    pub(super) fn time_passes(&self, world: &World) -> Result<()> {
+        let (began, machine_began) = self.begun;
+        let passed = self.machine.clock.monotonic() - machine_began;
+        let now = self.log.now();
+        ensure!(
+            now == began.after(passed),
+            "server time was {began:?} {passed:?} ago and is {now:?}"
+        );
+        let mut book = world.facts.book();
+        book.server_time = book.server_time.max(now);
+        Ok(())
+    }
+
+    /// Where server time begins in this life: behind everything in the log, and not behind what it was.
+    pub(super) fn time_goes_on(&self, world: &World) -> Result<()> {
+        let before = world.facts.book().server_time;
+        let (began, _) = self.begun;
+        let mut last = ServerTime::default();
+        for stored in self.log.scan(Position(0))? {
+            let stored = stored?;
+            if stored.at < last {
+                bail!("server time goes back in the log at {}", stored.position);
+            }
+            last = stored.at;
+        }
+        ensure!(
+            began <= before.max(ServerTime(0)),
+            "server time begins at {began:?}; when the server ended it was {before:?} at most"
+        );
+        Ok(())
+    }
+}
+
+/// What drives a log.
+struct Driving {
+    log: Arc<FileLog>,
+    dice: Arc<Dice>,
+    facts: Facts,
+}
+
+impl Driving {
+    /// Does what the log's threads would do, when chance has it.
+    async fn drive(self, mut driver: Driver) {
+        loop {
+            tokio::time::sleep(self.dice.time(Duration::from_millis(4))).await;
+            let (begun, known) = {
+                let mut book = self.facts.book();
+                (book.now(), book.known_batch)
+            };
+            let end = self.log.range().end;
+            driver.turn();
+            if self.log.failure().borrow().is_none() {
+                let grew = self.log.range().end > end;
+                self.facts.book().turned(begun, known, grew);
+            }
+            match self.dice.below(20) {
+                0 | 1 => driver.sync(),
+                2..=5 => drop(driver.upkeep()),
+                _ => {}
+            }
+            let mut book = self.facts.book();
+            book.server_time = book.server_time.max(self.log.now());
+        }
+    }
+}
