@@ -69,7 +69,7 @@ impl World {
             batch_bytes: 4 << 10,
             // Small enough that recovery itself flushes the indexes, now and then several times.
             index_bytes: if self.below(2) == 0 { 200 } else { 100_000 },
-            keep_bytes: (self.seed % 3 > 0).then_some(64 << 10),
+            keep_bytes: (!self.seed.is_multiple_of(3)).then_some(64 << 10),
             steps: Some(hook),
             ..settings()
         };
