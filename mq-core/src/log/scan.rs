@@ -115,21 +115,22 @@ impl<'a> Scan<'a> {
     fn advance(&mut self) -> Result<Option<Stored>, ReadError> {
         while self.position < self.end {
             let at = self.position;
-            let segment = self.window.segment(at)?;
             match self.window.item(at)? {
                 Ok(Item::Batch(batch)) if batch.filler => self.position = batch.end(),
                 Ok(Item::Batch(batch)) => self.position = batch.body(),
                 Ok(Item::Record(header)) => {
                     self.position = header.next().0;
-                    let payload = self
-                        .window
-                        .payload(&header)?
-                        .map_err(|error| segment.damaged(at, error))?;
-                    return Ok(Some(stored(&header, Bytes::copy_from_slice(payload))));
+                    let why = match self.window.payload(&header)? {
+                        Ok(payload) => {
+                            return Ok(Some(stored(&header, Bytes::copy_from_slice(payload))));
+                        }
+                        Err(why) => why,
+                    };
+                    return Err(self.window.segment(at)?.damaged(at, why));
                 }
                 Err(error) => match self.window.batch_start(at) {
                     Some(start) if start != at => self.position = start,
-                    _ => return Err(segment.damaged(at, error)),
+                    _ => return Err(self.window.segment(at)?.damaged(at, error)),
                 },
             }
         }

@@ -16,6 +16,8 @@ pub(super) struct Window<'a> {
     codec: &'a Codec,
     start: u64,
     bytes: Vec<u8>,
+    /// Where the segment ends that these bytes are from.
+    segment_end: u64,
 }
 
 impl<'a> Window<'a> {
@@ -25,6 +27,7 @@ impl<'a> Window<'a> {
             codec,
             start: 0,
             bytes: Vec::new(),
+            segment_end: 0,
         }
     }
 
@@ -42,13 +45,16 @@ impl<'a> Window<'a> {
     /// # Errors
     /// [`ReadError`] when the disk fails, or no segment holds `position`.
     pub(super) fn look(&mut self, position: u64, length: u64) -> Result<&[u8], ReadError> {
-        let segment = self.segment(position)?;
-        let length = length.min(segment.end() - position);
         let end = self.start + self.bytes.len() as u64;
-        if position < self.start || position + length > end {
-            let read = length.max(AHEAD_BYTES).min(segment.end() - position);
+        let mut wanted = length.min(self.segment_end.saturating_sub(position));
+        // Mostly it is in the window, and which segment that is need not be looked up.
+        if position < self.start || position >= end || position + wanted > end {
+            let segment = self.segment(position)?;
+            wanted = length.min(segment.end() - position);
+            let read = wanted.max(AHEAD_BYTES).min(segment.end() - position);
             self.bytes.resize(read as usize, 0);
             self.start = position;
+            self.segment_end = segment.end();
             if let Err(error) = self.segments.read(segment, position, &mut self.bytes) {
                 self.bytes.clear();
                 return Err(error);
@@ -57,7 +63,7 @@ impl<'a> Window<'a> {
         let from = (position - self.start) as usize;
         Ok(self
             .bytes
-            .get(from..from + length as usize)
+            .get(from..from + wanted as usize)
             .unwrap_or_default())
     }
 
