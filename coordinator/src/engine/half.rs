@@ -308,19 +308,15 @@ pub fn decode(record: &RecordView<'_>, id: TransactionId) -> Result<Decoded, Not
     }
     let (mut group, mut topic, mut queue, mut sender, mut marker, mut immunity) =
         (None, None, None, None, None, None);
-    for (name, value) in record.properties.iter() {
-        match name {
-            reserved::PRODUCER_GROUP => group = GroupName::new(value).ok(),
-            reserved::REAL_TOPIC => topic = TopicName::new(value).ok(),
-            reserved::REAL_QUEUE => queue = value.parse().ok(),
-            reserved::SENDER => sender = ids::parse_hex128(value).map(Incarnation),
-            reserved::MARKER => marker = ids::parse_hex128(value).map(MarkerIdentity),
-            reserved::CHECK_IMMUNITY_SECONDS => {
-                immunity = value.parse().ok().map(Duration::from_secs)
-            }
-            _ => {}
-        }
-    }
+    record.properties.visit(|name, value| match name {
+        reserved::PRODUCER_GROUP => group = GroupName::new(value).ok(),
+        reserved::REAL_TOPIC => topic = TopicName::new(value).ok(),
+        reserved::REAL_QUEUE => queue = value.parse().ok(),
+        reserved::SENDER => sender = ids::parse_hex128(value).map(Incarnation),
+        reserved::MARKER => marker = ids::parse_hex128(value).map(MarkerIdentity),
+        reserved::CHECK_IMMUNITY_SECONDS => immunity = value.parse().ok().map(Duration::from_secs),
+        _ => {}
+    });
     Ok(Decoded {
         half: Half {
             id,

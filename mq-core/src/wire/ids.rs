@@ -34,10 +34,15 @@ pub fn hex128(bits: u128) -> String {
 /// The 128 bits that 32 hex digits of either case stand for.
 #[must_use]
 pub fn parse_hex128(text: &str) -> Option<u128> {
-    if text.len() != 32 || !text.bytes().all(|b| b.is_ascii_hexdigit()) {
-        return None;
-    }
-    u128::from_str_radix(text, 16).ok()
+    let (high, low) = text.as_bytes().split_at_checked(16)?;
+    let half = |digits: &[u8]| {
+        let digits: &[u8; 16] = digits.try_into().ok()?;
+        digits.iter().try_fold(0_u64, |bits, digit| {
+            let digit = char::from(*digit).to_digit(16)?;
+            Some(bits << 4 | u64::from(digit))
+        })
+    };
+    Some(u128::from(half(high)?) << 64 | u128::from(half(low)?))
 }
 
 /// 128 bit ids as the body of a request: 16 bytes each, the highest first.

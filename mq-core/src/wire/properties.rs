@@ -53,6 +53,19 @@ impl<'a> Properties<'a> {
         values.map(std::str::from_utf8).find_map(Result::ok)
     }
 
+    /// Hands all pairs to `take`, in order, as [`Properties::iter`] gives them.
+    pub fn visit(self, mut take: impl FnMut(&'a str, &'a str)) {
+        let Ok(text) = std::str::from_utf8(self.0) else {
+            return self.iter().for_each(|(name, value)| take(name, value));
+        };
+        // The usual case: one look at all of the text is enough.
+        for pair in text.split(char::from(VALUE_END)) {
+            if let Some((name, value)) = pair.split_once(char::from(NAME_END)) {
+                take(name, value);
+            }
+        }
+    }
+
     /// All pairs in order. Pieces without a name end, and pairs that are not UTF-8, are left out, as RocketMQ does.
     pub fn iter(self) -> impl Iterator<Item = (&'a str, &'a str)> {
         self.0.split(|b| *b == VALUE_END).filter_map(|pair| {
@@ -134,6 +147,13 @@ mod tests {
             let kept = retain(Properties(&bytes), |name| name != "a");
             let expected: Vec<_> = Properties(&bytes).iter().filter(|(name, _)| *name != "a").collect();
             prop_assert_eq!(Properties(&kept).iter().collect::<Vec<_>>(), expected);
+        }
+
+        #[test]
+        fn a_visit_sees_every_pair(bytes in proptest::collection::vec(prop_oneof![Just(1), Just(2), Just(b'a'), any::<u8>()], 0..60)) {
+            let mut seen = Vec::new();
+            Properties(&bytes).visit(|name, value| seen.push((name, value)));
+            prop_assert_eq!(seen, Properties(&bytes).iter().collect::<Vec<_>>());
         }
 
         #[test]
