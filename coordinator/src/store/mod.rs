@@ -22,7 +22,7 @@ pub mod model;
 mod names;
 #[cfg(feature = "postgres")]
 pub mod postgres;
-mod shape;
+pub(crate) mod shape;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
 
@@ -33,6 +33,7 @@ use async_trait::async_trait;
 use mq_core::clock::ServerTime;
 use mq_core::log::{LogId, Position, QueueOffset};
 use mq_core::names::{GroupName, TopicName};
+use tokio::sync::mpsc;
 
 use crate::audit::Event;
 use crate::audit::seal::{Hash, Seal};
@@ -441,7 +442,25 @@ pub trait TxReader: fmt::Debug + Send + Sync {
     /// # Errors
     /// [`StoreError`].
     async fn seals(&self, from: u64, limit: u32) -> Result<Vec<Seal>, StoreError>;
+
+    /// The events from number `from` up to, not including, `behind`: for whoever reads millions of them.
+    fn every_event(&self, from: u64, behind: u64) -> Pages<Event>;
+
+    /// All rows in order of position, as [`TxReader::every_event`]. What no batch can have written is [`StoreError::Damaged`],
+    /// also where it troubles nobody else.
+    fn every_row(&self) -> Pages<Row>;
 }
+
+/// Pages that are read ahead by a task of their own, until the last one, an error, or nobody wants more. They are not of one
+/// moment: what is written meanwhile may stand in later ones.
+pub type Pages<T> = mpsc::Receiver<Result<Vec<T>, StoreError>>;
+
+/// How many pages are read ahead.
+const AHEAD: usize = 16;
+/// Rows of a page: as many as fit into memory that is used again and again.
+const PAGE: usize = 256;
+/// Rows that one statement reads, so that it does not hold the database's clean-up back for long.
+const STATEMENT: u32 = 8_192;
 
 #[cfg(test)]
 mod tests;

@@ -68,7 +68,7 @@ pub(super) fn check(batch: &Batch, owner: &Owner) -> Result<u64, CommitError> {
 }
 
 /// The check time as stores keep it: a time beyond [`MOST`] means *never* and is kept as that.
-pub(super) fn check_time(at: ServerTime) -> ServerTime {
+pub(crate) fn check_time(at: ServerTime) -> ServerTime {
     ServerTime(at.0.min(MOST))
 }
 
@@ -80,6 +80,27 @@ pub(super) fn of_reading(error: CommitError) -> StoreError {
             StoreError::Unavailable(why)
         }
     }
+}
+
+/// A number that was unsigned when it was stored.
+pub(super) fn unsigned(number: i64) -> Result<u64, StoreError> {
+    u64::try_from(number).map_err(|_| {
+        StoreError::Damaged(format!("{number} stands where no negative number can be"))
+    })
+}
+
+/// A number that had 32 bits when it was stored.
+pub(super) fn small(number: u64) -> Result<u32, StoreError> {
+    u32::try_from(number).map_err(|_| {
+        StoreError::Damaged(format!("{number} stands where no number above 2^32 can be"))
+    })
+}
+
+/// A row of a table beside that of transactions that belongs to none.
+pub(super) fn no_transaction(table: &str, position: Position) -> StoreError {
+    StoreError::Damaged(format!(
+        "the table {table} names position {position}, where no transaction is"
+    ))
 }
 
 /// The refusal of a batch for `why`.

@@ -9,7 +9,7 @@ use mq_core::names::GroupName;
 use super::Subject;
 use super::draft::{Draft, id, prepared};
 use crate::audit::Step;
-use crate::store::{CommitError, Decided, Filter, Row, shape::MOST};
+use crate::store::{CommitError, Decided, Filter, Pages, Row, STATEMENT, shape::MOST};
 use crate::transaction::{Decision, Incarnation, MarkerIdentity, State, TransactionId};
 
 pub(super) async fn batches_of_every_size_are_kept_exactly(subject: &Subject) {
@@ -51,6 +51,39 @@ pub(super) async fn batches_of_every_size_are_kept_exactly(subject: &Subject) {
         assert_eq!(reader.owner().await, Ok(Some(draft.owner())));
         first += size;
     }
+}
+
+pub(super) async fn everything_is_read_in_pages(subject: &Subject) {
+    let mut draft = Draft::take_over(&*subject.store).await;
+    let (mut rows, mut events) = (Vec::new(), Vec::new());
+    let mut number = 0;
+    // As many as one statement reads, and then some more.
+    for size in [1, 4_000, u64::from(STATEMENT) - 4_001, 300] {
+        for _ in 0..size {
+            number += 1;
+            add_any(&mut draft, number);
+        }
+        let batch = draft.batch();
+        draft.writer().commit(&batch).await.expect("a good batch");
+        draft.committed(&batch);
+        rows.extend(batch.new);
+        events.extend(batch.events);
+        let reader = subject.reader();
+        assert!(all_of(reader.every_row()).await == rows, "{number} rows");
+        let read = all_of(reader.every_event(1, number + 1)).await;
+        assert!(read == events, "{number} events");
+    }
+    let some = all_of(subject.reader().every_event(100, 8_300)).await;
+    assert!(events.get(99..8_299) == Some(&*some), "from 100 to 8,299");
+    assert_eq!(all_of(subject.reader().every_event(5, 5)).await, []);
+}
+
+async fn all_of<T>(mut pages: Pages<T>) -> Vec<T> {
+    let mut all = Vec::new();
+    while let Some(page) = pages.recv().await {
+        all.extend(page.expect("readable"));
+    }
+    all
 }
 
 /// Half message `number` in one of seven conditions, with its event.

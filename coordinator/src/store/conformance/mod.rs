@@ -47,6 +47,7 @@ pub async fn all(fresh: impl AsyncFn() -> Subject) {
     owning::a_batch_must_follow_the_owner_row(&fresh().await).await;
 
     keeping::batches_of_every_size_are_kept_exactly(&fresh().await).await;
+    keeping::everything_is_read_in_pages(&fresh().await).await;
     keeping::the_largest_numbers_are_kept(&fresh().await).await;
     keeping::larger_numbers_are_refused(&fresh().await).await;
     keeping::any_text_is_kept(&fresh().await).await;

@@ -8,6 +8,7 @@
 mod encode;
 mod names;
 mod open;
+mod pages;
 mod reader;
 mod rows;
 pub mod server;

@@ -10,12 +10,13 @@ use sqlx::postgres::{PgPool, PgRow};
 use sqlx::types::Uuid;
 
 use super::encode::int;
+use super::pages;
 use super::rows::{self, get, name, number, select_events, select_rows};
 use super::session::{Place, Query, read_error};
 use super::statements;
 use crate::audit::Event;
 use crate::audit::seal::Seal;
-use crate::store::{Filter, Forgotten, OpenGroup, Owner, Row, StoreError, TxReader, shape};
+use crate::store::{Filter, Forgotten, OpenGroup, Owner, Pages, Row, StoreError, TxReader, shape};
 use crate::transaction::{Incarnation, State, TransactionId};
 
 /// A list looks at so many rows in one statement, and then goes on with another.
@@ -344,6 +345,14 @@ impl TxReader for Reader {
         let query = query.bind(first(from)).bind(i64::from(limit));
         let seals = self.fetch(query).await?;
         seals.iter().map(rows::seal).collect()
+    }
+
+    fn every_event(&self, from: u64, behind: u64) -> Pages<Event> {
+        pages::every_event((&self.pool, &self.place), (first(from), bounded(behind)))
+    }
+
+    fn every_row(&self) -> Pages<Row> {
+        pages::every_row((&self.pool, &self.place))
     }
 }
 

@@ -11,7 +11,7 @@ use sqlx::{Decode, Postgres, Row as _, Type};
 use super::text;
 use crate::audit::seal::{Hash, Seal};
 use crate::audit::{Event, Step};
-use crate::store::{Decided, Half, Owner, Row, StoreError};
+use crate::store::{Decided, Half, Owner, Row, StoreError, shape};
 use crate::transaction::{Actor, Incarnation, MarkerIdentity, State, TransactionId};
 
 /// A SELECT of whole transactions from `halfmoon.tx AS t`, with what stands behind it.
@@ -144,28 +144,21 @@ pub(super) fn get<'r, T: Decode<'r, Postgres> + Type<Postgres>>(
 
 /// A number that was unsigned when it was stored.
 pub(super) fn number(row: &PgRow, at: usize) -> Result<u64, StoreError> {
-    let number: i64 = get(row, at)?;
-    u64::try_from(number)
-        .map_err(|_| damaged(format!("{number} stands where no negative number can be")))
+    shape::unsigned(get(row, at)?)
 }
 
-fn maybe_number(row: &PgRow, at: usize) -> Result<Option<u64>, StoreError> {
-    let is_null = get::<Option<i64>>(row, at)?.is_none();
-    if is_null {
-        Ok(None)
-    } else {
-        number(row, at).map(Some)
-    }
+pub(super) fn maybe_number(row: &PgRow, at: usize) -> Result<Option<u64>, StoreError> {
+    get::<Option<i64>>(row, at)?
+        .map(shape::unsigned)
+        .transpose()
 }
 
-fn small(row: &PgRow, at: usize) -> Result<u32, StoreError> {
-    let number = number(row, at)?;
-    u32::try_from(number)
-        .map_err(|_| damaged(format!("{number} stands where no number above 2^32 can be")))
+pub(super) fn small(row: &PgRow, at: usize) -> Result<u32, StoreError> {
+    shape::small(number(row, at)?)
 }
 
 /// 16 bytes.
-fn id(row: &PgRow, at: usize) -> Result<u128, StoreError> {
+pub(super) fn id(row: &PgRow, at: usize) -> Result<u128, StoreError> {
     get::<Uuid>(row, at).map(|id| id.as_u128())
 }
 
@@ -198,6 +191,6 @@ pub(super) fn name<'r, T: TryFrom<&'r str>>(
     })
 }
 
-fn damaged(why: String) -> StoreError {
+pub(super) fn damaged(why: String) -> StoreError {
     StoreError::Damaged(why)
 }

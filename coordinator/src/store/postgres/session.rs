@@ -113,14 +113,23 @@ impl Place {
         Ok(())
     }
 
+    /// What a transaction begins with that sees the database as it is at one moment, and changes nothing.
+    pub(super) fn begin_reading(&self) -> String {
+        self.beginning("REPEATABLE READ READ ONLY")
+    }
+
     /// What a transaction of ours begins with: `READ COMMITTED` said aloud, since the default is the database's to set. In a
     /// session of our own the rest is set already.
     pub(super) fn begin(&self) -> String {
-        let begin = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE";
+        self.beginning("READ COMMITTED READ WRITE")
+    }
+
+    fn beginning(&self, level: &str) -> String {
+        let begin = format!("BEGIN ISOLATION LEVEL {level}");
         if self.pooled {
             format!("{begin}; {}", self.settings(true))
         } else {
-            begin.to_owned()
+            begin
         }
     }
 

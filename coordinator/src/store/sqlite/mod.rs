@@ -4,6 +4,7 @@ mod copy;
 mod encode;
 mod names;
 mod open;
+mod pages;
 mod reader;
 mod rows;
 mod statements;
@@ -113,7 +114,11 @@ impl TxStore for Sqlite {
     }
 
     fn reader(&self) -> Arc<dyn TxReader> {
-        Arc::new(reader::Reader::new(self.shared.readers.clone()))
+        Arc::new(reader::Reader::new(
+            self.shared.readers.clone(),
+            &self.shared.path,
+            self.shared.options,
+        ))
     }
 
     async fn close(&self) {
@@ -136,7 +141,7 @@ pub async fn open_reader(
         .max_connections(options.readers.max(1))
         .test_before_acquire(false)
         .connect_lazy_with(connect_options(&path, options).read_only(true));
-    Ok(Arc::new(reader::Reader::new(readers)))
+    Ok(Arc::new(reader::Reader::new(readers, &path, options)))
 }
 
 /// How every connection to the file at `path` is made. Nothing is created, statements are not logged.

@@ -1,19 +1,23 @@
 //! Reading with connections of its own. Every statement ends after a bounded number of rows, so that none holds the
 //! write-ahead log back for long.
 
+use std::path::Path;
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use mq_core::clock::ServerTime;
 use mq_core::log::Position;
 use mq_core::names::{GroupName, TopicName};
 use sqlx::Executor;
 use sqlx::sqlite::{SqliteArguments, SqlitePool, SqliteRow};
+use tokio::sync::mpsc;
 
 use super::encode::int;
-use super::read_error;
 use super::rows::{self, get, name, number, select_events, select_rows};
+use super::{Options, pages, read_error};
 use crate::audit::Event;
 use crate::audit::seal::Seal;
-use crate::store::{Filter, Forgotten, OpenGroup, Owner, Row, StoreError, TxReader};
+use crate::store::{AHEAD, Filter, Forgotten, OpenGroup, Owner, Pages, Row, StoreError, TxReader};
 use crate::transaction::{Incarnation, State, TransactionId};
 
 /// A list looks at so many rows in one statement, and then goes on with another.
@@ -92,6 +96,8 @@ type Query = sqlx::query::Query<'static, sqlx::Sqlite, SqliteArguments>;
 #[derive(Debug)]
 pub(super) struct Reader {
     pool: SqlitePool,
+    path: Arc<Path>,
+    options: Options,
 }
 
 /// A [`Filter`] whose names are numbers.
@@ -104,8 +110,31 @@ struct Wanted {
 }
 
 impl Reader {
-    pub(super) const fn new(pool: SqlitePool) -> Self {
-        Self { pool }
+    pub(super) fn new(pool: SqlitePool, path: &Path, options: Options) -> Self {
+        Self {
+            pool,
+            path: path.into(),
+            options,
+        }
+    }
+
+    /// Has `read` read pages on a thread where it may block.
+    fn pages<T: Send + 'static>(
+        &self,
+        read: impl FnOnce((&Path, Options), HandOn<'_, T>) -> Result<(), StoreError> + Send + 'static,
+    ) -> Pages<T> {
+        let (send, receive) = mpsc::channel(AHEAD);
+        let (path, options) = (Arc::clone(&self.path), self.options);
+        tokio::task::spawn_blocking(move || {
+            let ended = read((&path, options), &mut |page| {
+                send.blocking_send(Ok(page)).is_ok()
+            });
+            if let Err(error) = ended {
+                // Who no longer listens does not miss it.
+                let _ = send.blocking_send(Err(error));
+            }
+        });
+        receive
     }
 
     async fn fetch(&self, query: Query) -> Result<Vec<SqliteRow>, StoreError> {
@@ -363,7 +392,19 @@ impl TxReader for Reader {
             .map(rows::seal)
             .collect()
     }
+
+    fn every_event(&self, from: u64, behind: u64) -> Pages<Event> {
+        let numbers = (first(from), bounded(behind));
+        self.pages(move |place, hand_on| pages::every_event(place, numbers, hand_on))
+    }
+
+    fn every_row(&self) -> Pages<Row> {
+        self.pages(pages::every_row)
+    }
 }
+
+/// Takes a page; false once nobody wants more.
+type HandOn<'a, T> = &'a mut dyn FnMut(Vec<T>) -> bool;
 
 /// The first number that is wanted. From 0 on everything is, also what was put below the first by hand.
 fn first(number: u64) -> i64 {

@@ -10,7 +10,7 @@ use sqlx::{Decode, Row as _, Sqlite, SqliteConnection, Type};
 use super::read_error;
 use crate::audit::seal::{Hash, Seal};
 use crate::audit::{Event, Step};
-use crate::store::{Decided, Half, Owner, Row, StoreError};
+use crate::store::{Decided, Half, Owner, Row, StoreError, shape};
 use crate::transaction::{Actor, Incarnation, MarkerIdentity, State, TransactionId};
 
 /// A SELECT of whole transactions from `tx AS t`, with what stands behind it.
@@ -170,24 +170,17 @@ pub(super) fn get<'r, T: Decode<'r, Sqlite> + Type<Sqlite>>(
 
 /// A number that was unsigned when it was stored.
 pub(super) fn number(row: &SqliteRow, at: usize) -> Result<u64, StoreError> {
-    let number: i64 = get(row, at)?;
-    u64::try_from(number)
-        .map_err(|_| damaged(format!("{number} stands where no negative number can be")))
+    shape::unsigned(get(row, at)?)
 }
 
 fn maybe_number(row: &SqliteRow, at: usize) -> Result<Option<u64>, StoreError> {
-    let is_null = get::<Option<i64>>(row, at)?.is_none();
-    if is_null {
-        Ok(None)
-    } else {
-        number(row, at).map(Some)
-    }
+    get::<Option<i64>>(row, at)?
+        .map(shape::unsigned)
+        .transpose()
 }
 
 fn small(row: &SqliteRow, at: usize) -> Result<u32, StoreError> {
-    let number = number(row, at)?;
-    u32::try_from(number)
-        .map_err(|_| damaged(format!("{number} stands where no number above 2^32 can be")))
+    shape::small(number(row, at)?)
 }
 
 fn bytes<const N: usize>(row: &SqliteRow, at: usize) -> Result<[u8; N], StoreError> {
