@@ -9,25 +9,21 @@ mod rows;
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::vec;
 
 use mq_core::log::reading::LogReader;
 use mq_core::log::{LogId, ReadError};
 use mq_core::random::Random;
-use tokio::sync::mpsc;
 
 use crate::audit::Event;
 use crate::audit::books::{Books, Mismatch, Suspects};
-use crate::audit::chain::{Break, Chain};
+use crate::audit::chain::{self, Break, Chain};
 use crate::audit::seal::{Hash, Seal};
-use crate::store::{Filter, Owner, StoreError, TxReader};
+use crate::store::{Filter, Owner, Pages, StoreError, TxReader};
 use crate::transaction::TransactionId;
 
-/// Events read at once: some 2 MB.
-const EVENTS_PAGE: u32 = 8_192;
 /// Seals read at once.
 const SEALS_PAGE: u32 = 64;
-/// Rows read at once.
-const ROWS_PAGE: u32 = 8_192;
 /// Most findings that are kept; the others are counted.
 const MOST_FINDINGS: usize = 1_000;
 
@@ -145,7 +141,8 @@ pub struct Subject<'a> {
     pub reader: &'a Arc<dyn TxReader>,
     /// The log it belongs to. Without it the rows are compared with the history only.
     pub log: Option<&'a Arc<LogReader>>,
-    /// Of the contradictions of one transaction the history tells so many: a setting of the coordinator.
+    /// Of the contradictions of one transaction, and of the repeats of its decision, the history tells so many: a setting of
+    /// the coordinator.
     pub recorded_contradictions: u32,
 }
 
@@ -183,7 +180,7 @@ pub async fn verify(
             rows::walk(&reader, stated, log.as_ref(), owner.watermark, &progress).await
         })
     };
-    let chained = chain(reader, &owner, &mut told, &mut report, progress).await;
+    let chained = chain(&**reader, &owner, &mut told, &mut report, progress).await;
     let walked = walking
         .await
         .map_err(|error| StoreError::Unavailable(error.to_string()))?;
@@ -267,33 +264,37 @@ async fn below_the_first(reader: &dyn TxReader, report: &mut Report) -> Result<(
 
 /// The history against its seals, and the seals against the owner row.
 async fn chain(
-    reader: &Arc<dyn TxReader>,
+    reader: &dyn TxReader,
     owner: &Owner,
     told: &mut Books,
     report: &mut Report,
     progress: &Progress,
 ) -> Result<(), StoreError> {
     let mut chain = Chain::new();
-    let mut pages = pages(reader, owner);
-    while let Some(page) = pages.recv().await {
-        let Sealed { seals, events } = page?;
-        for event in &events {
-            told.tell(event);
-        }
-        let mut rest = events.as_slice();
+    let mut events = Events::new(reader, owner);
+    let mut covered = Vec::new();
+    let mut next_seal = 1;
+    while next_seal <= owner.seq {
+        let seals = reader.seals(next_seal, SEALS_PAGE).await?;
+        let Some(last) = seals.last() else { break };
+        next_seal = last.seq.saturating_add(1);
         for seal in seals.iter().filter(|seal| seal.seq <= owner.seq) {
-            let covered = rest.partition_point(|event| event.number < end(seal));
-            let (covered, others) = rest.split_at_checked(covered).unwrap_or((rest, &[]));
-            rest = others;
+            covered.clear();
+            while let Some(event) = events.before(end(seal)).await? {
+                told.tell(&event);
+                report.events += 1;
+                if chain::covers(seal, &event) {
+                    covered.push(event);
+                }
+            }
             let mut breaks = Vec::new();
-            chain.add(seal, covered, &mut breaks);
+            chain.add(seal, &covered, &mut breaks);
             report.seals += 1;
             for found in breaks {
                 report.find(found);
             }
+            progress.events.store(report.events, Ordering::Relaxed);
         }
-        report.events += events.len() as u64;
-        progress.events.store(report.events, Ordering::Relaxed);
     }
     let mut unsealed = reader.history(chain.next_event(), 100).await?;
     let behind = reader.seals(owner.seq + 1, 100).await?;
@@ -309,70 +310,39 @@ async fn chain(
     Ok(())
 }
 
-/// Some seals and the events that they claim.
-struct Sealed {
-    seals: Vec<Seal>,
-    events: Vec<Event>,
+/// The history as it stood when the owner row was read.
+struct Events {
+    pages: Pages<Event>,
+    page: vec::IntoIter<Event>,
 }
 
-/// The history, page by page; the next one is read while one is looked at.
-fn pages(reader: &Arc<dyn TxReader>, owner: &Owner) -> mpsc::Receiver<Result<Sealed, StoreError>> {
-    let (send, receive) = mpsc::channel(1);
-    let (reader, owner) = (Arc::clone(reader), *owner);
-    tokio::spawn(async move {
-        let (mut next_seal, mut next_event) = (1, 1);
-        while next_seal <= owner.seq {
-            let page = page(&*reader, &owner, next_seal, next_event).await;
-            if let Ok(Sealed { seals, .. }) = &page {
-                let Some(last) = seals.last() else { return };
-                next_seal = last.seq.saturating_add(1);
-                next_event = seals.iter().map(end).fold(next_event, u64::max);
-            }
-            let failed = page.is_err();
-            if send.send(page).await.is_err() || failed {
-                return;
-            }
+impl Events {
+    fn new(reader: &dyn TxReader, owner: &Owner) -> Self {
+        Self {
+            pages: reader.every_event(1, owner.next_event),
+            page: Vec::new().into_iter(),
         }
-    });
-    receive
+    }
+
+    /// The next event, if its number is smaller than `behind`.
+    async fn before(&mut self, behind: u64) -> Result<Option<Event>, StoreError> {
+        while self.page.len() == 0 {
+            let Some(page) = self.pages.recv().await else {
+                return Ok(None);
+            };
+            self.page = page?.into_iter();
+        }
+        let next = self.page.as_slice().first();
+        if next.is_some_and(|event| event.number < behind) {
+            return Ok(self.page.next());
+        }
+        Ok(None)
+    }
 }
 
 /// The number behind the last event that a seal claims.
 fn end(seal: &Seal) -> u64 {
     seal.first_event.saturating_add(u64::from(seal.count))
-}
-
-/// Seals from `next_seal` on, with the events from `next_event` on that they claim.
-async fn page(
-    reader: &dyn TxReader,
-    owner: &Owner,
-    next_seal: u64,
-    next_event: u64,
-) -> Result<Sealed, StoreError> {
-    let seals = reader.seals(next_seal, SEALS_PAGE).await?;
-    let behind = seals.iter().map(end).max().unwrap_or(0);
-    let events = events(reader, next_event, behind.min(owner.next_event)).await?;
-    Ok(Sealed { seals, events })
-}
-
-/// The events from `from` up to, not including, `behind`.
-async fn events(
-    reader: &dyn TxReader,
-    mut from: u64,
-    behind: u64,
-) -> Result<Vec<Event>, StoreError> {
-    let mut all: Vec<Event> = Vec::new();
-    while from < behind {
-        let most = u32::try_from(behind - from)
-            .unwrap_or(u32::MAX)
-            .min(EVENTS_PAGE);
-        let page = reader.history(from, most).await?;
-        let Some(last) = page.last() else { break };
-        from = last.number + 1;
-        all.extend(page);
-    }
-    all.truncate(all.partition_point(|event| event.number < behind));
-    Ok(all)
 }
 
 fn about_events(found: &Finding) -> bool {
@@ -388,16 +358,12 @@ async fn look_again(
     owner: &Owner,
     mut suspects: Suspects,
 ) -> Result<Vec<Mismatch>, StoreError> {
-    let mut from = 1;
-    while from < owner.next_event {
-        let behind = owner.next_event.min(from + u64::from(EVENTS_PAGE));
-        for event in events(&**reader, from, behind).await? {
-            suspects.tell(&event);
-        }
-        from = behind;
+    let mut events = Events::new(&**reader, owner);
+    while let Some(event) = events.before(owner.next_event).await? {
+        suspects.tell(&event);
     }
     let mut found = Vec::new();
-    let mut rows = rows::Rows::new(reader);
+    let mut rows = rows::Rows::new(&**reader);
     while let Some(row) = rows.next().await? {
         found.extend(suspects.state(&row));
     }

@@ -208,6 +208,14 @@ impl Chain {
     }
 }
 
+/// Whether `event` is one of those whose leaves `seal` has: the others that it may claim need not be looked at.
+#[must_use]
+pub fn covers(seal: &Seal, event: &Event) -> bool {
+    let leaves = seal.leaves.len().div_ceil(LEAF_BYTES) as u64;
+    let place = event.number.checked_sub(seal.first_event);
+    place.is_some_and(|place| place < leaves)
+}
+
 fn about(found: &Break, seal: &Seal) -> bool {
     let events = seal.first_event..seal.first_event.saturating_add(u64::from(seal.count));
     matches!(found, Break::EventChanged { event, .. } if events.contains(event))

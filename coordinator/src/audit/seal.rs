@@ -9,6 +9,9 @@ use super::Event;
 /// Bytes of the short hash kept for each row, so that a check can name the row that was touched.
 pub const LEAF_BYTES: usize = 8;
 
+/// Bytes of an event that are hashed beside its texts.
+const FIELDS_BYTES: usize = 51;
+
 /// A SHA-256 hash.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct Hash(pub [u8; 32]);
@@ -95,20 +98,21 @@ pub(super) fn hash(previous: Hash, seal: &Seal, leaves: &[u8]) -> Hash {
 /// The short hash of one row.
 #[must_use]
 pub fn leaf(event: &Event) -> [u8; LEAF_BYTES] {
-    let mut hasher = Sha256::new();
-    hasher.update(event.number.to_be_bytes());
-    hasher.update(event.transaction.to_bytes());
-    hasher.update([
+    let mut fields = Vec::with_capacity(FIELDS_BYTES + event.source.len() + event.evidence.len());
+    fields.extend_from_slice(&event.number.to_be_bytes());
+    fields.extend_from_slice(&event.transaction.to_bytes());
+    fields.extend_from_slice(&[
         event.from.map_or(255, |s| s as u8),
         event.to as u8,
         event.actor as u8,
     ]);
-    hasher.update(event.at.0.to_be_bytes());
-    hasher.update(event.then_at.map_or(u64::MAX, |t| t.0).to_be_bytes());
-    hasher.update((event.source.len() as u64).to_be_bytes());
-    hasher.update(event.source.as_bytes());
-    hasher.update(event.evidence.as_bytes());
-    let hash: [u8; 32] = hasher.finalize().into();
+    fields.extend_from_slice(&event.at.0.to_be_bytes());
+    fields.extend_from_slice(&event.then_at.map_or(u64::MAX, |t| t.0).to_be_bytes());
+    fields.extend_from_slice(&(event.source.len() as u64).to_be_bytes());
+    fields.extend_from_slice(event.source.as_bytes());
+    fields.extend_from_slice(event.evidence.as_bytes());
+    // In one piece: the hash takes less time than handing it its parts.
+    let hash: [u8; 32] = Sha256::digest(fields).into();
     let mut leaf = [0; LEAF_BYTES];
     leaf.copy_from_slice(
         hash.first_chunk::<LEAF_BYTES>()

@@ -9,50 +9,32 @@ use mq_core::log::reading::LogReader;
 use mq_core::log::{Position, ReadError, Stored};
 use tokio::sync::mpsc;
 
-use super::{Finding, Progress, ROWS_PAGE, VerifyError};
+use super::{Finding, Progress, VerifyError};
 use crate::audit::books::{Books, Mismatch};
 use crate::audit::echo::{Echo, Recorded};
 use crate::audit::{Event, Step};
 use crate::engine::half;
-use crate::store::{Filter, Half, Row, StoreError, TxReader};
+use crate::store::{Half, Pages, Row, StoreError, TxReader};
 use crate::transaction::TransactionId;
 
 /// Records of the log handed over at once.
-const RECORDS: usize = 1_024;
+const RECORDS: usize = 256;
 /// How many times as much may wait.
-const WAITING: usize = 4;
+const WAITING: usize = 16;
 
-/// All rows by their positions, page by page; the next one is read while one is looked at.
+/// All rows by their positions.
 #[derive(Debug)]
 pub(super) struct Rows {
-    pages: mpsc::Receiver<Result<Vec<Row>, StoreError>>,
+    pages: Pages<Row>,
     page: vec::IntoIter<Row>,
     /// How many were given out.
     pub(super) count: u64,
 }
 
 impl Rows {
-    pub(super) fn new(reader: &Arc<dyn TxReader>) -> Self {
-        let (send, pages) = mpsc::channel(1);
-        let reader = Arc::clone(reader);
-        tokio::spawn(async move {
-            let mut filter = Filter {
-                limit: ROWS_PAGE,
-                ..Filter::default()
-            };
-            loop {
-                let page = reader.list(&filter).await;
-                filter.after = match &page {
-                    Ok(rows) => rows.last().map(|row| row.half.position),
-                    Err(_) => None,
-                };
-                if send.send(page).await.is_err() || filter.after.is_none() {
-                    return;
-                }
-            }
-        });
+    pub(super) fn new(reader: &dyn TxReader) -> Self {
         Self {
-            pages,
+            pages: reader.every_row(),
             page: Vec::new().into_iter(),
             count: 0,
         }
@@ -60,9 +42,10 @@ impl Rows {
 
     /// The next row, if its half message stands before `behind`.
     async fn before(&mut self, behind: Position) -> Result<Option<Row>, StoreError> {
-        if self.page.len() == 0
-            && let Some(page) = self.pages.recv().await
-        {
+        while self.page.len() == 0 {
+            let Some(page) = self.pages.recv().await else {
+                return Ok(None);
+            };
             self.page = page?.into_iter();
         }
         let next = self.page.as_slice().first();
@@ -108,7 +91,7 @@ pub(super) async fn walk(
     progress: &Arc<Progress>,
 ) -> Result<Walked, VerifyError> {
     let mut walk = Walk {
-        rows: Rows::new(reader),
+        rows: Rows::new(&**reader),
         reader: Arc::clone(reader),
         stated,
         start: log.map_or(watermark, |log| begin(log)),
