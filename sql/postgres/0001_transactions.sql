@@ -75,7 +75,7 @@ FOR EACH ROW EXECUTE FUNCTION halfmoon.unpublished_is_committed();
 CREATE TABLE halfmoon.audit (
   event     bigint   NOT NULL PRIMARY KEY,      -- from 1, without gaps
   at        bigint   NOT NULL,                  -- server time of the first step in this row, us
-  then_at   bigint,                             -- server time of the last step, if the row holds two
+  then_at   bigint,                             -- server time of the last step, if the row holds two; of the next check-back, if it stays open
   tx        uuid     NOT NULL,
   source    integer  NOT NULL,                  -- name.id of connection and client
   from_step smallint,                           -- NULL: the transaction had no row
@@ -170,10 +170,10 @@ SELECT a.event,
        upper(replace(a.tx::text, '-', '')) AS id,
        CASE a.from_step WHEN 0 THEN 'prepared' WHEN 1 THEN 'committed' WHEN 2 THEN 'rolled_back' WHEN 3 THEN 'parked'
             WHEN 4 THEN 'unknown' WHEN 5 THEN 'refused' WHEN 6 THEN 'unpublished' WHEN 7 THEN 'published'
-            WHEN 8 THEN 'asked_again' END AS from_step,
+            WHEN 8 THEN 'asked_again' WHEN 9 THEN 'repeated' END AS from_step,
        CASE a.to_step WHEN 0 THEN 'prepared' WHEN 1 THEN 'committed' WHEN 2 THEN 'rolled_back' WHEN 3 THEN 'parked'
             WHEN 4 THEN 'unknown' WHEN 5 THEN 'refused' WHEN 6 THEN 'unpublished' WHEN 7 THEN 'published'
-            WHEN 8 THEN 'asked_again' ELSE 'step ' || a.to_step END AS step,
+            WHEN 8 THEN 'asked_again' WHEN 9 THEN 'repeated' ELSE 'step ' || a.to_step END AS step,
        CASE a.actor WHEN 1 THEN 'producer' WHEN 2 THEN 'check-back' WHEN 3 THEN 'marker' WHEN 4 THEN 'operator'
             WHEN 5 THEN 'recovery' WHEN 6 THEN 'operator (forced)' ELSE 'actor ' || a.actor END AS actor,
        a.at, a.then_at,

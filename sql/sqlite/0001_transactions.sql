@@ -62,7 +62,7 @@ CREATE TABLE audit (
   to_step   INTEGER NOT NULL,
   actor     INTEGER NOT NULL,
   at        INTEGER NOT NULL,                   -- server time of the first step in this row, us
-  then_at   INTEGER,                            -- server time of the last step, if the row holds two
+  then_at   INTEGER,                            -- server time of the last step, if the row holds two; of the next check-back, if it stays open
   source    INTEGER NOT NULL,                   -- name.id of connection and client
   evidence  TEXT    NOT NULL
 ) STRICT;
@@ -136,10 +136,10 @@ SELECT a.event,
        hex(a.tx) AS id,
        CASE a.from_step WHEN 0 THEN 'prepared' WHEN 1 THEN 'committed' WHEN 2 THEN 'rolled_back' WHEN 3 THEN 'parked'
             WHEN 4 THEN 'unknown' WHEN 5 THEN 'refused' WHEN 6 THEN 'unpublished' WHEN 7 THEN 'published'
-            WHEN 8 THEN 'asked_again' END AS from_step,
+            WHEN 8 THEN 'asked_again' WHEN 9 THEN 'repeated' END AS from_step,
        CASE a.to_step WHEN 0 THEN 'prepared' WHEN 1 THEN 'committed' WHEN 2 THEN 'rolled_back' WHEN 3 THEN 'parked'
             WHEN 4 THEN 'unknown' WHEN 5 THEN 'refused' WHEN 6 THEN 'unpublished' WHEN 7 THEN 'published'
-            WHEN 8 THEN 'asked_again' ELSE 'step ' || a.to_step END AS step,
+            WHEN 8 THEN 'asked_again' WHEN 9 THEN 'repeated' ELSE 'step ' || a.to_step END AS step,
        CASE a.actor WHEN 1 THEN 'producer' WHEN 2 THEN 'check-back' WHEN 3 THEN 'marker' WHEN 4 THEN 'operator'
             WHEN 5 THEN 'recovery' WHEN 6 THEN 'operator (forced)' ELSE 'actor ' || a.actor END AS actor,
        a.at, a.then_at,

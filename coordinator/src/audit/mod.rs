@@ -36,6 +36,8 @@ pub enum Step {
     Published = 7,
     /// An operator asked for another check-back.
     AskedAgain = 8,
+    /// Somebody said the same as the decision; nothing changed.
+    Repeated = 9,
     /// Transactions that were decided long ago, and their history, may be removed from here on. Of no transaction.
     Forgotten = 10,
 }
@@ -54,6 +56,7 @@ impl Step {
             6 => Some(Self::Unpublished),
             7 => Some(Self::Published),
             8 => Some(Self::AskedAgain),
+            9 => Some(Self::Repeated),
             10 => Some(Self::Forgotten),
             _ => None,
         }
@@ -63,6 +66,12 @@ impl Step {
     #[must_use]
     pub const fn is_decision(self) -> bool {
         matches!(self, Self::Committed | Self::RolledBack)
+    }
+
+    /// Whether it leaves a transaction open, to be asked about later.
+    #[must_use]
+    pub const fn schedules(self) -> bool {
+        matches!(self, Self::Prepared | Self::Unknown | Self::AskedAgain)
     }
 
     /// The word used in tables, queries and `--json`.
@@ -78,6 +87,7 @@ impl Step {
             Self::Unpublished => "unpublished",
             Self::Published => "published",
             Self::AskedAgain => "asked_again",
+            Self::Repeated => "repeated",
             Self::Forgotten => "forgotten",
         }
     }
@@ -86,7 +96,8 @@ impl Step {
 /// One row of the history.
 ///
 /// Two steps that meet in one batch share a row: `from` is [`None`], `to` the decision, `at` the time of the half message
-/// and `then_at` the time of the decision.
+/// and `then_at` the time of the decision. Of a step that leaves a transaction open `then_at` is the time when it is asked
+/// about next.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Event {
     /// Number of the row, from 1, without gaps.
@@ -101,7 +112,7 @@ pub struct Event {
     pub actor: Actor,
     /// When the first step of this row happened.
     pub at: ServerTime,
-    /// When the last step happened, if the row holds two.
+    /// When the last step happened, if the row holds two; when the next check-back is due, if the transaction stays open.
     pub then_at: Option<ServerTime>,
     /// Connection and client the news came from; repeats, so stores keep it once.
     pub source: Arc<str>,

@@ -66,8 +66,10 @@ pub fn explain(
     });
     for event in events {
         let line = |what: &str, at: ServerTime| describe(event, what, at, row, &recorded);
-        let decided_at = event.then_at.unwrap_or(event.at);
-        let stands_for_two = event.from.is_none() && event.then_at.is_some();
+        let stands_for_two =
+            event.from.is_none() && event.then_at.is_some() && event.to.is_decision();
+        let decided_at = event.then_at.filter(|_| stands_for_two);
+        let decided_at = decided_at.unwrap_or(event.at);
         if event.to == Step::Prepared || stands_for_two {
             let place = format!(
                 "at position {}, half queue offset {}",
@@ -99,6 +101,10 @@ pub fn explain(
             Step::AskedAgain => {
                 noticed.push(line("an operator asked for another check-back", decided_at))
             }
+            Step::Repeated => settled.push(line(
+                &format!("the {} said the same again", event.actor.word()),
+                decided_at,
+            )),
             Step::Refused => settled.push(line(
                 &format!("refused what the {} said", event.actor.word()),
                 decided_at,

@@ -20,7 +20,8 @@ pub struct Settings {
     /// How long decided transactions and their history are kept at least, in server time; for ever unless set. Seals stay, and
     /// so does what is open, waits to be published, or has its half message in the log.
     pub keep_history: Option<Duration>,
-    /// How many contradictions of one transaction get a row in the history; further ones are only counted.
+    /// How many contradictions of one transaction, and how many repeats of its decision, get a row in the history; further
+    /// ones are only counted.
     pub recorded_contradictions: u32,
 }
 

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use coordinator::audit::Step;
 use coordinator::transaction::TransactionId;
 use serde::Serialize;
 
@@ -87,7 +88,9 @@ fn steps(history: &[StepView], output: &mut Output) -> Result<(), Failure> {
         .map(|step| {
             let words = match step.from_step {
                 // Two steps that met in one batch share a row.
-                None if step.then_at.is_some() => format!("prepared, then {}", step.step),
+                None if step.then_at.is_some() && step.step != Step::Prepared.word() => {
+                    format!("prepared, then {}", step.step)
+                }
                 _ => step.step.to_owned(),
             };
             vec![

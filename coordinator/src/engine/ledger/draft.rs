@@ -10,6 +10,7 @@ use mq_core::log::Position;
 use super::{Answer, Ledger, Now, Plan, Request, What, doubled};
 use crate::audit::seal::seal;
 use crate::audit::{self, Event, Step};
+use crate::store::shape::check_time;
 use crate::store::{Batch, Change, Decided, Forgotten, Half, Row};
 use crate::transaction::{self as protocol, Actor, Decision, Move, State, TransactionId};
 
@@ -161,8 +162,17 @@ impl<'a> Draft<'a> {
                 Answer::DecidedNow(number)
             }
             Move::Stay => {
-                if let Some(touched) = self.touched.get_mut(&request.half.position) {
-                    touched.row.repeats = touched.row.repeats.saturating_add(1);
+                let recorded = self.ledger.recorded_contradictions;
+                let before = self
+                    .touched
+                    .get_mut(&request.half.position)
+                    .map_or(0, |touched| {
+                        let before = touched.row.repeats;
+                        touched.row.repeats = before.saturating_add(1);
+                        before
+                    });
+                if before < recorded {
+                    self.event(request, Step::Repeated);
                 }
                 Answer::AlreadyTheSame
             }
@@ -339,9 +349,15 @@ impl<'a> Draft<'a> {
         let owner = &self.ledger.owner;
         let (mut new, mut changes, mut written, mut overtaking) =
             (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        let mut scheduled = HashMap::new();
         for (position, touched) in self.touched {
             match touched.stored {
-                Some(stored) => push_changes(position, &stored, &touched.row, &mut changes),
+                Some(stored) => {
+                    if touched.row.check_at != stored.check_at {
+                        scheduled.extend(schedule(&touched.row));
+                    }
+                    push_changes(position, &stored, &touched.row, &mut changes);
+                }
                 None => {
                     if touched.overtaking {
                         overtaking.push(position)
@@ -352,12 +368,19 @@ impl<'a> Draft<'a> {
                     if row.state == State::Prepared && row.check_at.is_none() {
                         row.check_at = Some(check_at(&row.half, touched.first_check));
                     }
+                    scheduled.extend(schedule(&row));
                     new.push(row);
                 }
             }
         }
         for (event, number) in self.events.iter_mut().zip(owner.next_event..) {
             event.number = number;
+        }
+        // The last step that leaves a transaction open says when it is asked about next.
+        for event in self.events.iter_mut().rev() {
+            if !scheduled.is_empty() && event.to.schedules() {
+                event.then_at = scheduled.remove(&event.transaction);
+            }
         }
         let published = self.ledger.published;
         let batch = Batch {
@@ -406,6 +429,11 @@ impl Touched {
             overtaking,
         }
     }
+}
+
+/// Whose next check-back is due when, as stores keep it; `None` for a transaction that is not prepared.
+fn schedule(row: &Row) -> Option<(TransactionId, ServerTime)> {
+    row.check_at.map(|at| (row.half.id, check_time(at)))
 }
 
 const fn step_of(state: State) -> Step {
