@@ -19,7 +19,7 @@ use crate::audit::Event;
 use crate::audit::books::{Books, Mismatch, Suspects};
 use crate::audit::chain::{self, Break, Chain};
 use crate::audit::seal::{Hash, Seal};
-use crate::store::{Filter, Owner, Pages, StoreError, TxReader};
+use crate::store::{Filter, Forgotten, Owner, Pages, StoreError, TxReader};
 use crate::transaction::TransactionId;
 
 /// Seals read at once.
@@ -156,6 +156,24 @@ pub async fn verify(
     random: &dyn Random,
     progress: &Arc<Progress>,
 ) -> Result<Report, VerifyError> {
+    let mut forgotten = subject.reader.forgotten().await?;
+    loop {
+        let report = look(subject, forgotten, random, progress).await?;
+        let now = subject.reader.forgotten().await?;
+        if now == forgotten || report.findings.is_empty() {
+            return Ok(report);
+        }
+        // What is missing may have been forgotten meanwhile.
+        forgotten = now;
+    }
+}
+
+async fn look(
+    subject: &Subject<'_>,
+    forgotten: Forgotten,
+    random: &dyn Random,
+    progress: &Arc<Progress>,
+) -> Result<Report, VerifyError> {
     let reader = subject.reader;
     let mut report = Report::default();
     let Some(owner) = reader.owner().await? else {
@@ -172,7 +190,8 @@ pub async fn verify(
     let length = log.as_ref().map(|_| owner.watermark.0);
     progress.log.store(length.unwrap_or(0), Ordering::Relaxed);
 
-    let mut told = Books::new(random.next_u128(), subject.recorded_contradictions);
+    let key = random.next_u128();
+    let mut told = Books::new(key, subject.recorded_contradictions, forgotten);
     let walking = {
         let (reader, stated) = (Arc::clone(reader), told.twin());
         let progress = Arc::clone(progress);
@@ -180,7 +199,8 @@ pub async fn verify(
             rows::walk(&reader, stated, log.as_ref(), owner.watermark, &progress).await
         })
     };
-    let chained = chain(&**reader, &owner, &mut told, &mut report, progress).await;
+    let beside = (&owner, forgotten);
+    let chained = chain(&**reader, beside, &mut told, &mut report, progress).await;
     let walked = walking
         .await
         .map_err(|error| StoreError::Unavailable(error.to_string()))?;
@@ -265,12 +285,12 @@ async fn below_the_first(reader: &dyn TxReader, report: &mut Report) -> Result<(
 /// The history against its seals, and the seals against the owner row.
 async fn chain(
     reader: &dyn TxReader,
-    owner: &Owner,
+    (owner, forgotten): (&Owner, Forgotten),
     told: &mut Books,
     report: &mut Report,
     progress: &Progress,
 ) -> Result<(), StoreError> {
-    let mut chain = Chain::new();
+    let mut chain = Chain::new(forgotten);
     let mut events = Events::new(reader, owner);
     let mut covered = Vec::new();
     let mut next_seal = 1;
@@ -295,6 +315,13 @@ async fn chain(
             }
             progress.events.store(report.events, Ordering::Relaxed);
         }
+    }
+    let told = chain.forgets();
+    if forgotten.event > told.event || forgotten.decisions > told.decisions {
+        report.find(Break::Forgotten {
+            found: forgotten.event,
+            told: told.event,
+        });
     }
     let mut unsealed = reader.history(chain.next_event(), 100).await?;
     let behind = reader.seals(owner.seq + 1, 100).await?;
@@ -347,7 +374,10 @@ fn end(seal: &Seal) -> u64 {
 
 fn about_events(found: &Finding) -> bool {
     match found {
-        Finding::History(found) => !matches!(found, Break::SealChanged(_) | Break::Owner { .. }),
+        Finding::History(found) => !matches!(
+            found,
+            Break::SealChanged(_) | Break::Owner { .. } | Break::Forgotten { .. }
+        ),
         Finding::Transaction(_) | Finding::Log(_) | Finding::OtherLog { .. } => false,
     }
 }

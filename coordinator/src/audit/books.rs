@@ -8,8 +8,8 @@
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hasher as _};
 
-use super::{Event, Step};
-use crate::store::Row;
+use super::{Event, Numbering, Step};
+use crate::store::{Forgotten, Row};
 use crate::transaction::{State, TransactionId};
 
 /// How many sums there are: enough that few transactions share one.
@@ -48,7 +48,7 @@ impl Fact<'_> {
 pub struct Books {
     key: u128,
     sums: Vec<u64>,
-    decisions: u64,
+    numbering: Numbering,
     /// When the transactions that are open are asked about next.
     due: HashMap<TransactionId, u64>,
     /// Transactions whose final could not be published at some time: rarely any.
@@ -60,11 +60,11 @@ impl Books {
     /// Empty books. `key` is random and secret. Of the contradictions of one transaction the history tells only the first `recorded_contradictions`
     /// (the coordinator's setting).
     #[must_use]
-    pub fn new(key: u128, recorded_contradictions: u32) -> Self {
+    pub fn new(key: u128, recorded_contradictions: u32, forgotten: Forgotten) -> Self {
         Self {
             key,
             sums: vec![0; SUMS],
-            decisions: 0,
+            numbering: Numbering::new(forgotten),
             due: HashMap::new(),
             unpublished: HashMap::new(),
             recorded_contradictions,
@@ -74,11 +74,15 @@ impl Books {
     /// Empty books that can be put together with these.
     #[must_use]
     pub fn twin(&self) -> Self {
-        Self::new(self.key, self.recorded_contradictions)
+        Self {
+            numbering: self.numbering,
+            ..Self::new(self.key, self.recorded_contradictions, Forgotten::default())
+        }
     }
 
     /// Adds what an event tells. Events come in order, from the first on.
     pub fn tell(&mut self, event: &Event) {
+        let number = self.numbering.of(event);
         let id = event.transaction;
         if event.from.is_none() {
             self.add(id, &Fact::Prepared { at: event.at.0 }, 1);
@@ -90,11 +94,8 @@ impl Books {
         }
         match event.to {
             Step::Committed | Step::RolledBack => {
-                self.decisions = event
-                    .decision_after(self.decisions)
-                    .unwrap_or(self.decisions);
                 let at = event.then_at.unwrap_or(event.at).0;
-                let (state, number) = (event.to as u8, self.decisions);
+                let (state, number) = (event.to as u8, number.unwrap_or(0));
                 self.add(id, &Fact::Decided { state, at, number }, 1);
                 if event.from == Some(Step::Parked) {
                     self.add(id, &Fact::Parked, -1);
@@ -120,7 +121,8 @@ impl Books {
         let at = row.half.prepared_at.0;
         self.add(id, &Fact::Prepared { at }, -1);
         if let Some(decided) = row.decided {
-            let (state, at, number) = (row.state.number(), decided.at.0, decided.number);
+            let number = self.numbering.comparable(decided.number);
+            let (state, at) = (row.state.number(), decided.at.0);
             self.add(id, &Fact::Decided { state, at, number }, -1);
         } else if matches!(row.state, State::Committed | State::RolledBack) {
             // No history tells of a decision without a number.
@@ -159,7 +161,7 @@ impl Books {
         self.sums.iter().any(|sum| *sum != 0).then_some(Suspects {
             key: self.key,
             sums: self.sums,
-            decisions: 0,
+            numbering: self.numbering.anew(),
             told: HashMap::new(),
             recorded_contradictions: self.recorded_contradictions,
         })
@@ -203,7 +205,7 @@ fn words<const N: usize>(words: [u128; N]) -> [[u8; 16]; N] {
 pub struct Suspects {
     key: u128,
     sums: Vec<u64>,
-    decisions: u64,
+    numbering: Numbering,
     told: HashMap<TransactionId, Told>,
     recorded_contradictions: u32,
 }
@@ -212,6 +214,8 @@ pub struct Suspects {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 struct Told {
     prepared_at: Option<u64>,
+    /// The number of the last event.
+    last: u64,
     /// State number, time and number of the decision.
     decided: Option<(u8, u64, u64)>,
     parked: bool,
@@ -243,13 +247,10 @@ impl Suspects {
 
     /// Notes what an event tells. All events come again, in order, from the first on.
     pub fn tell(&mut self, event: &Event) {
-        self.decisions = event
-            .decision_after(self.decisions)
-            .unwrap_or(self.decisions);
+        let number = self.numbering.of(event).unwrap_or(0);
         if !self.includes(event.transaction) {
             return;
         }
-        let number = self.decisions;
         let told = self.told.entry(event.transaction).or_default();
         told.tell(event, number);
     }
@@ -264,7 +265,11 @@ impl Suspects {
             None => "its row was added; the history tells nothing of it".to_owned(),
             Some(told) => {
                 let recorded = self.recorded_contradictions;
-                told.differs(row, (recorded, recorded))?
+                let mut stated = row.clone();
+                if let Some(decided) = &mut stated.decided {
+                    decided.number = self.numbering.comparable(decided.number);
+                }
+                told.differs(&stated, (recorded, recorded))?
             }
         };
         Some(Mismatch {
@@ -285,13 +290,14 @@ impl Suspects {
         told.differs(row, recorded).is_none()
     }
 
-    /// Transactions that the history tells of and that had no row.
+    /// Transactions that the history tells of and that had no row, although they are not forgotten.
     #[must_use]
     pub fn missing(self) -> Vec<Mismatch> {
         let mut missing: Vec<Mismatch> = self
             .told
-            .into_keys()
-            .map(|transaction| Mismatch {
+            .into_iter()
+            .filter(|(_, told)| !self.numbering.may_miss(told.last))
+            .map(|(transaction, _)| Mismatch {
                 transaction,
                 what: "its row is missing".into(),
             })
@@ -303,6 +309,7 @@ impl Suspects {
 
 impl Told {
     fn tell(&mut self, event: &Event, decision: u64) {
+        self.last = event.number;
         if event.from.is_none() {
             self.prepared_at = Some(event.at.0);
         }
@@ -494,7 +501,7 @@ mod tests {
     }
 
     fn mismatches(events: &[Event], rows: &[Row]) -> Vec<String> {
-        let mut told = Books::new(7, RECORDED);
+        let mut told = Books::new(7, RECORDED, Forgotten::default());
         let mut stated = told.twin();
         events.iter().for_each(|event| told.tell(event));
         rows.iter().for_each(|row| stated.state(row));

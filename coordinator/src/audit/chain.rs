@@ -1,8 +1,8 @@
 //! Whether the history and its seals are what was written: every event against its leaf, every seal against the one before. Pure.
 
-use super::Event;
 use super::seal::{self, Hash, LEAF_BYTES, Seal};
-use crate::store::{Owner, SKIPPED};
+use super::{Event, Numbering};
+use crate::store::{Forgotten, Owner, SKIPPED};
 use crate::transaction::TransactionId;
 
 /// Most seals that are named as missing at one place.
@@ -53,6 +53,16 @@ pub enum Break {
         /// The hash that was kept elsewhere.
         kept: Hash,
     },
+    /// More counts as forgotten than the history says.
+    #[error(
+        "the table forgotten was changed: it says events before {found}, the history says events before {told}"
+    )]
+    Forgotten {
+        /// What the table says.
+        found: u64,
+        /// What the history says.
+        told: u64,
+    },
     /// The owner row does not say what the last seal says.
     #[error("the owner row was changed: its {field} is {found}, the last seal says {sealed}")]
     Owner {
@@ -73,14 +83,17 @@ pub struct Chain {
     seq: u64,
     next_event: u64,
     published: u64,
-    decisions: u64,
+    numbering: Numbering,
+    /// How far the history says that it is forgotten.
+    forgets: Forgotten,
 }
 
 impl Chain {
-    /// A chain nothing was added to.
+    /// A chain nothing was added to, whose events may be missing as far as they are `forgotten`.
     #[must_use]
-    pub fn new() -> Self {
+    pub fn new(forgotten: Forgotten) -> Self {
         Self {
+            numbering: Numbering::new(forgotten),
             head: Some(Hash::default()),
             next_event: 1,
             ..Self::default()
@@ -89,8 +102,14 @@ impl Chain {
 
     /// The number of the last decision that the events so far tell of.
     #[must_use]
-    pub const fn decisions(&self) -> u64 {
-        self.decisions
+    pub fn decisions(&self) -> u64 {
+        self.numbering.last()
+    }
+
+    /// How far the history says that it is forgotten.
+    #[must_use]
+    pub const fn forgets(&self) -> Forgotten {
+        self.forgets
     }
 
     /// The number the next event must have.
@@ -124,9 +143,8 @@ impl Chain {
             breaks.push(Break::SealChanged(seal.seq));
         }
         for event in events {
-            self.decisions = event
-                .decision_after(self.decisions)
-                .unwrap_or(self.decisions);
+            self.numbering.of(event);
+            self.forgets = event.forgets().unwrap_or(self.forgets);
         }
         self.head = Some(seal.hash);
         self.seq = seal.seq;
@@ -151,6 +169,10 @@ impl Chain {
         let mut whole = true;
         for (number, sealed) in (seal.first_event..).zip(seal.leaves.chunks(LEAF_BYTES)) {
             let Some(event) = events.next_if(|event| event.number == number) else {
+                if self.numbering.may_miss(number) {
+                    leaves.extend_from_slice(sealed);
+                    continue;
+                }
                 breaks.push(Break::EventMissing(number));
                 whole = false;
                 continue;
@@ -202,7 +224,7 @@ impl Chain {
         compare(
             "last_decision",
             number(owner.last_decision),
-            number(self.decisions),
+            number(self.numbering.last()),
         );
         breaks
     }
@@ -266,7 +288,7 @@ mod tests {
     }
 
     fn breaks(seals: &[Seal], events: &[Event], owner: &Owner) -> Vec<String> {
-        let (mut chain, mut breaks) = (Chain::new(), Vec::new());
+        let (mut chain, mut breaks) = (Chain::new(Forgotten::default()), Vec::new());
         for seal in seals {
             let end = seal.first_event + u64::from(seal.count);
             let range = seal.first_event..end;

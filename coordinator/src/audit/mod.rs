@@ -138,6 +138,55 @@ impl Event {
     }
 }
 
+/// Numbers decisions while events are read in their order, some of which may be forgotten.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Numbering {
+    forgotten: Forgotten,
+    last: u64,
+}
+
+impl Numbering {
+    /// Nothing was read yet.
+    pub(crate) const fn new(forgotten: Forgotten) -> Self {
+        Self { forgotten, last: 0 }
+    }
+
+    /// The same before anything was read.
+    pub(crate) const fn anew(self) -> Self {
+        Self::new(self.forgotten)
+    }
+
+    /// Whether `event` is one of those that may be missing.
+    pub(crate) const fn may_miss(&self, event: u64) -> bool {
+        event < self.forgotten.event
+    }
+
+    /// The number of the decision that the next event tells of; 0 where others before it may be missing, so that nobody can
+    /// count. `None` if it tells of none.
+    pub(crate) fn of(&mut self, event: &Event) -> Option<u64> {
+        if self.may_miss(event.number) {
+            return event.to.is_decision().then_some(0);
+        }
+        let number = event.decision_after(self.last())?;
+        self.last = number;
+        Some(number)
+    }
+
+    /// The number of the last decision.
+    pub(crate) fn last(&self) -> u64 {
+        self.last.max(self.forgotten.decisions)
+    }
+
+    /// The number that a row states, as far as events can tell it: 0 if they cannot.
+    pub(crate) const fn comparable(&self, stated: u64) -> u64 {
+        if stated > self.forgotten.decisions {
+            stated
+        } else {
+            0
+        }
+    }
+}
+
 /// How the evidence of an event begins that says how far history is forgotten.
 const FORGOTTEN: &str = "events before ";
 
