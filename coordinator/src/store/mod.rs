@@ -455,8 +455,8 @@ pub trait TxReader: fmt::Debug + Send + Sync {
 /// moment: what is written meanwhile may stand in later ones.
 pub type Pages<T> = mpsc::Receiver<Result<Vec<T>, StoreError>>;
 
-/// How many pages are read ahead.
-const AHEAD: usize = 16;
+/// How many pages are read ahead: all that one statement reads, so that the next one runs while they are looked at.
+const AHEAD: usize = STATEMENT as usize / PAGE;
 /// Rows of a page: as many as fit into memory that is used again and again.
 const PAGE: usize = 256;
 /// Rows that one statement reads, so that it does not hold the database's clean-up back for long.
