@@ -524,7 +524,7 @@ mod tests {
     fn whatever_a_row_states_otherwise_is_named() {
         let (events, rows) = history();
         type Touch = fn(&mut Vec<Row>);
-        let touches: [(&str, &str, Touch); 11] = [
+        let touches: [(&str, &str, Touch); 13] = [
             ("1:", "says rolled_back", |r| r[0].state = State::RolledBack),
             ("2:", "says parked", |r| r[1].state = State::Parked),
             ("3:", "says prepared", |r| r[2].state = State::Prepared),
@@ -539,6 +539,10 @@ mod tests {
             }),
             ("3:", "checks 1", |r| r[2].checks = 1),
             ("1:", "contradictions 0", |r| r[0].contradictions = 0),
+            ("4:", "repeats 1", |r| r[3].repeats = 1),
+            ("2:", "next check-back at 7 us", |r| {
+                r[1].check_at = Some(ServerTime(7));
+            }),
             ("5:", "unpublished for none", |r| r[4].unpublished = None),
             ("6:", "its row is missing", |r| drop(r.pop())),
             ("7:", "its row was added", |r| {

@@ -9,8 +9,10 @@ use mq_core::names::{GroupName, TopicName};
 use proptest::prelude::*;
 
 use super::*;
+use crate::audit::books::Books;
 use crate::audit::{Event, Step};
 use crate::store::Change;
+use crate::store::shape::check_time;
 use crate::transaction::{State, TransactionId};
 
 fn half(number: u64) -> Half {
@@ -37,6 +39,9 @@ fn says(number: u64, what: What) -> Request {
     }
 }
 
+/// So many contradictions, and repeats, are recorded.
+const RECORDED: u32 = 2;
+
 /// SQL as a map, and what a reader of the protocol would expect.
 struct World {
     ledger: Ledger,
@@ -49,7 +54,7 @@ struct World {
 impl World {
     fn new() -> Self {
         Self {
-            ledger: Ledger::new(Owner::of(LogId(1)), 2),
+            ledger: Ledger::new(Owner::of(LogId(1)), RECORDED),
             rows: BTreeMap::new(),
             events: Vec::new(),
             decided: HashMap::new(),
@@ -78,8 +83,10 @@ impl World {
             "the watermark went back"
         );
         for row in &plan.batch.new {
+            let mut row = row.clone();
+            row.check_at = row.check_at.map(check_time);
             assert!(
-                self.rows.insert(row.half.position, row.clone()).is_none(),
+                self.rows.insert(row.half.position, row).is_none(),
                 "a second row"
             );
         }
@@ -91,7 +98,7 @@ impl World {
                     (row.state, row.decided, row.check_at) = (*state, Some(*decided), None);
                 }
                 Change::Check { checks, check_at } => {
-                    (row.checks, row.check_at) = (*checks, Some(*check_at))
+                    (row.checks, row.check_at) = (*checks, Some(check_time(*check_at)))
                 }
                 Change::Park { checks } => {
                     assert_eq!(row.state, State::Prepared);
@@ -130,6 +137,15 @@ impl World {
         self.events.extend(plan.batch.events.iter().cloned());
         self.ledger.committed(&plan);
         self.check(at);
+    }
+
+    /// Whether the history tells what the rows say.
+    fn is_told(&self) -> bool {
+        let mut told = Books::new(7, RECORDED);
+        let mut stated = told.twin();
+        self.events.iter().for_each(|event| told.tell(event));
+        self.rows.values().for_each(|row| stated.state(row));
+        told.compare(stated).is_none()
     }
 
     fn check(&self, at: ServerTime) {
@@ -172,6 +188,7 @@ enum Happens {
     Stored,
     Decide(u64, bool),
     Unknown(u64),
+    AskAgain(u64),
     Batch { expire: bool },
 }
 
@@ -180,6 +197,7 @@ fn happens() -> impl Strategy<Value = Happens> {
         3 => Just(Happens::Stored),
         4 => (0..12_u64, any::<bool>()).prop_map(|(n, commit)| Happens::Decide(n, commit)),
         1 => (0..12_u64).prop_map(Happens::Unknown),
+        1 => (0..12_u64).prop_map(Happens::AskAgain),
         2 => any::<bool>().prop_map(|expire| Happens::Batch { expire }),
     ]
 }
@@ -203,16 +221,21 @@ proptest! {
                     let (first_wait, longest_wait) = (Duration::from_secs(1), Duration::from_secs(4));
                     waiting.push(says(number % stored + 1, What::Unknown { first_wait, longest_wait, budget: 2 }));
                 }
+                Happens::AskAgain(number) if stored > 0 => {
+                    let check_at = ServerTime(u64::MAX - number);
+                    waiting.push(says(number % stored + 1, What::AskAgain { check_at }));
+                }
                 Happens::Batch { expire } => {
                     let hold = if expire { Duration::ZERO } else { Duration::MAX };
                     world.batch(&std::mem::take(&mut waiting), hold);
                 }
-                Happens::Decide(..) | Happens::Unknown(_) => {}
+                Happens::Decide(..) | Happens::Unknown(_) | Happens::AskAgain(_) => {}
             }
         }
         world.batch(&waiting, Duration::ZERO);
         prop_assert_eq!(world.ledger.held(), 0);
         prop_assert_eq!(world.rows.len() as u64, stored);
+        prop_assert!(world.is_told(), "{:#?} {:#?}", world.rows, world.events);
         prop_assert_eq!(world.ledger.owner().watermark, Position(stored * 100));
     }
 }
