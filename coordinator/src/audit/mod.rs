@@ -158,7 +158,7 @@ impl Numbering {
 
     /// Whether `event` is one of those that may be missing.
     pub(crate) const fn may_miss(&self, event: u64) -> bool {
-        event < self.forgotten.event
+        self.forgotten.event > 1 && event < self.forgotten.event
     }
 
     /// The number of the decision that the next event tells of; 0 where others before it may be missing, so that nobody can

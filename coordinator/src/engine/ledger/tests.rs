@@ -141,7 +141,7 @@ impl World {
 
     /// Whether the history tells what the rows say.
     fn is_told(&self) -> bool {
-        let mut told = Books::new(7, RECORDED);
+        let mut told = Books::new(7, RECORDED, Forgotten::default());
         let mut stated = told.twin();
         self.events.iter().for_each(|event| told.tell(event));
         self.rows.values().for_each(|row| stated.state(row));

@@ -2,6 +2,7 @@
 
 use mq_core::clock::ManualClock;
 use mq_core::log::{AppendError, ReadError, Stored};
+use mq_core::random::SeededRandom;
 use mq_core::wire::record::RecordView;
 
 use super::super::half;
@@ -9,6 +10,8 @@ use super::super::settings::Settings;
 use super::rig::Rig;
 use super::*;
 use crate::audit::Event;
+use crate::store::Forgotten;
+use crate::verify;
 
 /// Lets the log delete everything that stands there now, and time pass until it has what nobody needs.
 async fn delete_what_is_old(rig: &Rig) {
@@ -292,8 +295,9 @@ async fn what_was_decided_long_ago_is_forgotten_once_the_log_has_deleted_it() {
         theirs.count()
     };
     assert_eq!([of(&committed), of(&rolled_back), of(&open)], [0, 0, 1]);
-    let told = history.iter().find_map(Event::forgets);
+    let told = history.iter().rev().find_map(Event::forgets);
     assert_eq!(told, Some(rig.store.forgotten().await.unwrap()));
+    assert_eq!(findings(&rig.store).await, [""; 0]);
     // A producer that has slept all the while: below the watermark a missing row means decided.
     for resolution in [Resolution::Commit, Resolution::RollBack] {
         for receipt in [&committed, &rolled_back] {
@@ -311,4 +315,35 @@ async fn what_was_decided_long_ago_is_forgotten_once_the_log_has_deleted_it() {
     let rig = rig.crash().await.unwrap();
     assert!(!has_row(&rig, &committed).await && !has_row(&rig, &rolled_back).await);
     assert_eq!(rig.published(), [open.id]);
+    rig.coordinator.write_held().await.unwrap();
+    assert_eq!(findings(&rig.store).await, [""; 0]);
+    // Somebody forgets more than the history says.
+    let (store, far) = (rig.store.copy(), rig.store.owner().await.unwrap().unwrap());
+    let (mut writer, _) = store.take_over(LogId(1)).await.unwrap();
+    let far = Forgotten {
+        event: far.next_event,
+        decisions: far.last_decision,
+    };
+    let forgotten = writer.forget(far, Position(u64::MAX), 100).await.unwrap();
+    assert!(forgotten > 0);
+    let found = findings(&store).await;
+    assert!(
+        found
+            .iter()
+            .any(|line| line.contains("the table forgotten was changed")),
+        "{found:?}"
+    );
+}
+
+/// What `verify` says of a history.
+async fn findings(store: &Model) -> Vec<String> {
+    let reader = store.reader();
+    let subject = verify::Subject {
+        reader: &reader,
+        log: None,
+        recorded_contradictions: 8,
+    };
+    let report = verify::verify(&subject, &SeededRandom::new(5), &Arc::default()).await;
+    let findings = report.unwrap().findings;
+    findings.iter().map(ToString::to_string).collect()
 }

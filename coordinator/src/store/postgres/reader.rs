@@ -311,7 +311,7 @@ impl TxReader for Reader {
     }
 
     async fn forgotten(&self) -> Result<Forgotten, StoreError> {
-        let query = sqlx::query("SELECT event, decisions FROM halfmoon.forgotten");
+        let query = sqlx::query("SELECT event, decisions FROM halfmoon.forgotten WHERE one = 1");
         let found = self.fetch(query).await?;
         let row = found.first().ok_or_else(|| {
             StoreError::Damaged("nothing says how far history is forgotten".into())

@@ -7,7 +7,7 @@ use sqlx::{AssertSqlSafe, ConnectOptions as _, Executor as _};
 use super::*;
 use crate::store::database::Options;
 
-const TABLES: [&str; 7] = [
+const TABLES: [&str; 9] = [
     "name",
     "identity",
     "tx",
@@ -15,6 +15,8 @@ const TABLES: [&str; 7] = [
     "audit",
     "seal",
     "owner",
+    "moved",
+    "forgotten",
 ];
 
 /// Columns that say how the writer works, and that nothing else tells: tables and columns.
@@ -54,7 +56,7 @@ impl Intruder {
         this.run_all(
             "SELECT format('DROP TRIGGER %I ON %s', tgname, tgrelid::regclass) FROM pg_trigger \
              WHERE NOT tgisinternal AND tgrelid::regclass::text = ANY \
-             ('{name,identity,tx,unpublished,audit,seal,owner}')",
+             ('{name,identity,tx,unpublished,audit,seal,owner,moved,forgotten}')",
         )
         .await;
         this.run_all(
@@ -416,6 +418,15 @@ impl Edited {
         let edit =
             format!("INSERT INTO unpublished SELECT half_pos, 'x' FROM tx WHERE id = {first}");
         self.touch(&[&whose(1), "unpublished for x"], &edit).await;
+        for edit in [
+            "UPDATE forgotten SET event = 2",
+            "UPDATE forgotten SET decisions = 1",
+        ] {
+            self.touch(&["the table forgotten was changed"], edit).await;
+        }
+        let edit = "INSERT INTO moved VALUES (1, 99)";
+        self.touch(&["position 1, where no transaction is"], edit)
+            .await;
         let edit = "INSERT INTO unpublished VALUES (1, 'x')";
         self.touch(&["position 1, where no transaction is"], edit)
             .await;
@@ -429,14 +440,16 @@ impl Edited {
             let columns = self.intruder.columns(table).await;
             assert!(columns.len() > 1, "{table}: {columns:?}");
             for column in columns {
-                if table == "unpublished" || NOT_COMPARED.contains(&(table, &column)) {
+                // These have no row here.
+                let is_empty = ["unpublished", "moved"].contains(&table);
+                if is_empty || NOT_COMPARED.contains(&(table, &column)) {
                     continue;
                 }
                 let key = match table {
                     "tx" => "half_pos",
                     "audit" => "event",
                     "seal" => "seq",
-                    "owner" => "one",
+                    "owner" | "forgotten" => "one",
                     _ => "id",
                 };
                 let other = match (table, &*column) {
