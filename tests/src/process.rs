@@ -250,6 +250,14 @@ impl Running {
         bail!("it does not stop: {}", self.told())
     }
 
+    /// Lets it go on after [`Self::freeze`], with SIGCONT.
+    ///
+    /// # Errors
+    /// It has ended.
+    pub fn thaw(&self) -> Result<()> {
+        kill_process(Pid::from_child(&self.child.0), Signal::CONT).context("it takes no signal")
+    }
+
     /// Kills it with SIGKILL if it has not ended, and waits until everything it said is here.
     ///
     /// # Errors
@@ -509,6 +517,10 @@ mod tests {
         running.freeze().unwrap();
         let threads = format!("/proc/{}/task", running.id());
         assert!(all_stopped(&threads).unwrap());
+        running.thaw().unwrap();
+        let before = running.lines();
+        assert!(running.hears(Duration::from_secs(10), |lines| lines.len() > before + 1000));
+        running.freeze().unwrap();
         assert_eq!(running.kill().unwrap().code(), None);
         assert!(running.freeze().is_err());
     }

@@ -20,6 +20,8 @@ pub const ELSEWHERE: &str = "HALFMOON_TEST_NAMESERVER";
 const DATA: &str = "data";
 /// How long a start may take on a busy machine.
 const READY_WITHIN: Duration = Duration::from_secs(30);
+/// Between two looks whether it is ready: a start takes a tenth of a second.
+const LOOK: Duration = Duration::from_millis(10);
 /// How long a server may take until it has killed itself where it was told to, or ended as it was asked to.
 const ENDS_WITHIN: Duration = Duration::from_secs(60);
 /// Free ports can be taken by somebody else before the server has them.
@@ -230,6 +232,26 @@ impl Server {
         ours.running.terminate()
     }
 
+    /// Stops it, with SIGSTOP, until it is told to go on.
+    ///
+    /// # Errors
+    /// It is not ours, or has ended.
+    pub fn freeze(&self) -> Result<()> {
+        let ours = self.ours.as_ref();
+        let ours = ours.context("only our own server is stopped")?;
+        ours.running.freeze()
+    }
+
+    /// Lets it go on after [`Self::freeze`].
+    ///
+    /// # Errors
+    /// As [`Self::freeze`].
+    pub fn thaw(&self) -> Result<()> {
+        let ours = self.ours.as_ref();
+        let ours = ours.context("only our own server is stopped")?;
+        ours.running.thaw()
+    }
+
     /// Waits until it has ended; its exit status.
     ///
     /// # Errors
@@ -349,7 +371,7 @@ pub(crate) fn wait_until(running: &Running, ready: impl Fn() -> bool) -> Result<
             return Ok(());
         }
         // A pause that its end cuts short.
-        if running.hears(Duration::from_millis(50), |_| false) || running.has_ended() {
+        if running.hears(LOOK, |_| false) || running.has_ended() {
             bail!("the server ended: {}", running.told());
         }
     }

@@ -4,8 +4,10 @@
 //! `transactionCheckInterval` 3 s and `transactionCheckMax` 4, and name its nameserver in `HALFMOON_TEST_NAMESERVER`; see
 //! CONTRIBUTING.md.
 
+mod frozen;
 mod member;
 mod stop;
+mod stories;
 
 use std::thread;
 use std::time::Duration;

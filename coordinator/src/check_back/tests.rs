@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use crate::client::endpoint::{Endpoint, HalfReceipt, HalfRequest, Outcome, Resolve};
-use crate::engine::operate::OperateError;
 use crate::engine::tests::rig::Rig;
 use crate::store::TxStore;
 use crate::transaction::{Actor, Decision, Resolution, State};
@@ -402,45 +401,6 @@ async fn an_unknown_counts_once_and_is_not_asked_for_again_while_it_is_written()
     assert_eq!(row.unwrap().unwrap().checks, 1);
     rig.pass(ms(3000)).await;
     assert!(asked.count() > 0, "its next turn has come");
-}
-
-/// Interleaving 31: an operator rolls back a parked transaction whose local transaction is still open.
-#[tokio::test(start_paused = true)]
-async fn an_operators_rollback_goes_through_the_marker() {
-    let mut rig = rig().await;
-    let receipt = rig.half().await;
-    let refused = rig
-        .coordinator
-        .decide_for(receipt.id, Decision::RollBack, "ann", false)
-        .await;
-    assert!(
-        matches!(refused, Err(OperateError::NobodyCanAnswer(..))),
-        "{refused:?}"
-    );
-    let (_sender, asked) = rig.connect(7, &[MARKER]);
-    let operator = {
-        let (coordinator, id) = (rig.coordinator.clone(), receipt.id);
-        tokio::spawn(async move {
-            coordinator
-                .decide_for(id, Decision::RollBack, "ann", false)
-                .await
-        })
-    };
-    rig.pass(ms(100)).await;
-    assert_eq!(asked.take(), [receipt.position]);
-    assert!(!operator.is_finished());
-    // The local transaction committed meanwhile: its marker says so.
-    rig.coordinator
-        .resolve(answer(&receipt, Resolution::Commit))
-        .await
-        .unwrap();
-    rig.pass(ms(100)).await;
-    let outcome = operator.await.unwrap();
-    assert!(
-        matches!(outcome, Ok(Outcome::AlreadyOtherwise(_))),
-        "{outcome:?}"
-    );
-    assert_eq!(rig.published(), [receipt.id]);
 }
 
 #[tokio::test(start_paused = true)]

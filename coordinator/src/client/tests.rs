@@ -2,16 +2,14 @@
 
 use std::sync::Arc;
 
-use sqlx::{Acquire, SqlitePool};
+use sqlx::SqlitePool;
 use tempfile::TempDir;
-use tokio::sync::Notify;
 
 use self::double::{Recorder, message};
 use super::check_back::{Asked, CheckBackQueue};
-use super::endpoint::HalfError;
 use super::half::Settled;
 use super::local::{CommitError, Transaction};
-use super::producer::{BeginError, Producer, RunError};
+use super::producer::{Producer, RunError};
 use crate::inbox::{Delivered, Inbox};
 use crate::marker::databases::Markers;
 use crate::marker::{Marker, MarkerError, MarkerStore};
@@ -22,6 +20,7 @@ mod cancelled;
 pub(crate) mod double;
 mod on_postgres;
 mod served;
+mod stories;
 
 /// One service with one database, connected to a recording coordinator.
 struct Service {
@@ -136,34 +135,6 @@ async fn the_connection_of_a_rolled_back_transaction_goes_back_to_its_pool() {
 }
 
 #[tokio::test]
-async fn story_7_a_commit_whose_reply_is_lost_says_nothing_and_the_marker_decides() {
-    let service = service().await;
-    let mut tx = service.begin().await;
-    let id = tx.id();
-    place_order(&mut tx).await.unwrap();
-    service.producer.lose_commit_replies();
-    let settled = tx.commit().await.unwrap();
-    assert!(matches!(settled, Settled::Deferred(_)), "{settled:?}");
-    assert_eq!(service.said_about(id), [], "neither COMMIT nor ROLLBACK");
-    assert_eq!(service.check(id).await, Resolution::Commit);
-    assert_eq!(service.orders().await, 1);
-}
-
-#[tokio::test]
-async fn story_8_every_attempt_is_a_new_half_message() {
-    let service = service().await;
-    let first = service.begin().await;
-    let failed = first.id();
-    assert_eq!(first.roll_back().await, Settled::Decided);
-    let second = service.begin().await;
-    let id = second.id();
-    assert_eq!(second.commit().await.unwrap(), Settled::Decided);
-    assert_ne!(failed, id);
-    assert_eq!(service.said_about(failed), PRODUCER_ROLLBACK);
-    assert_eq!(service.said_about(id), PRODUCER_COMMIT);
-}
-
-#[tokio::test]
 async fn story_9_a_transaction_that_was_undone_unnoticed_is_not_committed() {
     let service = service().await;
     let mut tx = service.begin().await;
@@ -176,105 +147,6 @@ async fn story_9_a_transaction_that_was_undone_unnoticed_is_not_committed() {
         service.begin().await.commit().await.unwrap(),
         Settled::Decided
     );
-}
-
-#[tokio::test]
-async fn story_10_a_fenced_local_transaction_ends_at_its_first_write() {
-    let service = service().await;
-    let hold = Arc::new(Notify::new());
-    *service.coordinator.hold_halves.lock().unwrap() = Some(hold.clone());
-    let begin = service.producer.begin(&service.pool, message());
-    let fence = async {
-        while service.coordinator.halves().is_empty() {
-            tokio::task::yield_now().await;
-        }
-        // Another instance of the group answers a check-back before this one has begun.
-        let id = service.coordinator.halves()[0].id;
-        let fenced = service.store.fence(id).await;
-        hold.notify_one();
-        (id, fenced)
-    };
-    let (begun, (id, fenced)) = tokio::join!(begin, fence);
-    assert_eq!(fenced, Ok(Marker::Tombstone));
-    assert!(matches!(begun, Err(BeginError::Fenced(fenced)) if fenced == id));
-    service.producer.flush().await;
-    assert_eq!(service.said_about(id), [], "the check-back has settled it");
-}
-
-#[tokio::test]
-async fn story_11_a_savepoint_left_open_is_rolled_back_as_a_whole() {
-    let service = service().await;
-    let mut tx = service.begin().await;
-    let id = tx.id();
-    place_order(&mut tx).await.unwrap();
-    std::mem::forget((*tx).begin().await.unwrap());
-    let error = tx.commit().await.unwrap_err();
-    assert!(matches!(error, CommitError::OpenSavepoint), "{error}");
-    assert_eq!(service.said_about(id), PRODUCER_ROLLBACK);
-    assert_eq!(service.orders().await, 0);
-}
-
-#[tokio::test]
-async fn story_11_a_nested_transaction_that_is_dropped_undoes_only_itself() {
-    let service = service().await;
-    let mut tx = service.begin().await;
-    place_order(&mut tx).await.unwrap();
-    let mut nested = (*tx).begin().await.unwrap();
-    sqlx::query("DELETE FROM orders")
-        .execute(&mut *nested)
-        .await
-        .unwrap();
-    drop(nested);
-    assert_eq!(tx.commit().await.unwrap(), Settled::Decided);
-    assert_eq!(service.orders().await, 1);
-}
-
-#[tokio::test]
-async fn story_16_an_orphan_of_a_lost_half_answer_is_fenced() {
-    let service = service().await;
-    service.coordinator.lose_next_half_answer();
-    let error = service
-        .producer
-        .begin(&service.pool, message())
-        .await
-        .unwrap_err();
-    assert!(
-        matches!(error, BeginError::Half(HalfError::Unknown(_))),
-        "{error}"
-    );
-    let retried = service.begin().await;
-    let orphan = service.coordinator.halves()[0].id;
-    assert_ne!(orphan, retried.id());
-    assert_eq!(retried.commit().await.unwrap(), Settled::Decided);
-    assert_eq!(service.check(orphan).await, Resolution::RollBack);
-    assert_eq!(
-        service.store.read(orphan).await,
-        Ok(Some(Marker::Tombstone))
-    );
-}
-
-#[tokio::test]
-async fn story_22_a_running_local_transaction_is_in_flight_and_not_fenced() {
-    let service = service().await;
-    let hold = Arc::new(Notify::new());
-    *service.coordinator.hold_halves.lock().unwrap() = Some(hold.clone());
-    let begin = service.producer.begin(&service.pool, message());
-    let asked_meanwhile = async {
-        while service.coordinator.halves().is_empty() {
-            tokio::task::yield_now().await;
-        }
-        // The broker has restarted and asks before the local transaction has reached its first statement.
-        let answer = service.check(service.coordinator.halves()[0].id).await;
-        hold.notify_one();
-        answer
-    };
-    let (begun, answer) = tokio::join!(begin, asked_meanwhile);
-    assert_eq!(answer, Resolution::InFlight);
-    let tx = begun.unwrap();
-    let id = tx.id();
-    assert_eq!(service.check(id).await, Resolution::InFlight);
-    assert_eq!(tx.commit().await.unwrap(), Settled::Decided);
-    assert_eq!(service.check(id).await, Resolution::Commit);
 }
 
 #[tokio::test]

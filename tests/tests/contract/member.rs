@@ -16,11 +16,24 @@ pub(super) enum Says {
     RollBack = 12,
 }
 
+/// What our own clients say about themselves beyond what all others do.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Native {
+    /// This life of the process.
+    pub(super) incarnation: u128,
+    /// The marker table that it can read.
+    pub(super) marker: u128,
+}
+
+/// How long nobody is asked about a half message of ours unless its sender is gone or back.
+const IMMUNITY_SECONDS: &str = "600";
+
 /// A producer that is connected.
 pub(super) struct Producer {
     connection: Connection,
     group: String,
     topic: String,
+    native: Option<Native>,
 }
 
 /// A half message that is stored, as its producer knows it or as a check-back names it.
@@ -32,6 +45,25 @@ pub(super) struct Half {
 }
 
 impl Half {
+    /// A half message that somebody claims to have sent.
+    pub(super) fn forged(position: u64, offset: u64, unique: &str) -> Self {
+        Self {
+            position,
+            offset,
+            unique: unique.to_owned(),
+        }
+    }
+
+    /// Its number in the half queue.
+    pub(super) const fn offset(&self) -> u64 {
+        self.offset
+    }
+
+    /// Where it was stored.
+    pub(super) const fn position(&self) -> u64 {
+        self.position
+    }
+
     /// What the answer to a half message says.
     pub(super) fn stored(answer: &Frame, unique: &str) -> Result<Self> {
         ensure!(answer.code == 0, "half message: {answer:?}");
@@ -53,18 +85,36 @@ impl Half {
 impl Producer {
     /// Connects to `broker` as a producer of `group` for `topic`, and says so.
     pub(super) fn connect(broker: &str, client: &str, group: &str, topic: &str) -> Result<Self> {
+        Self::connect_as(broker, client, group, topic, None)
+    }
+
+    /// The same as one of our own clients, if it says so.
+    pub(super) fn connect_as(
+        broker: &str,
+        client: &str,
+        group: &str,
+        topic: &str,
+        native: Option<Native>,
+    ) -> Result<Self> {
         let mut connection = Connection::open(broker)?;
-        let said = json!({
+        let mut said = json!({
             "clientID": client,
             "producerDataSet": [{"groupName": group}],
             "consumerDataSet": [],
         });
+        if let Some(native) = native {
+            said["halfmoon"] = json!({
+                "incarnation": format!("{:032X}", native.incarnation),
+                "answersFor": [format!("{:032X}", native.marker)],
+            });
+        }
         let answer = connection.call(&Frame::request(34, &[], said.to_string().as_bytes()))?;
         ensure!(answer.code == 0, "heartbeat: {answer:?}");
         Ok(Self {
             connection,
             group: group.to_owned(),
             topic: topic.to_owned(),
+            native,
         })
     }
 
@@ -86,6 +136,23 @@ impl Producer {
         self.connection.post(&frame)
     }
 
+    /// Sends a message that is no half message, whatever its properties say; returns where it was stored.
+    pub(super) fn plain(&mut self, body: &[u8], properties: &str) -> Result<u64> {
+        let mut frame = self.frame("plain", false);
+        frame.body = body.to_vec();
+        let said = frame.fields.entry("i".to_owned()).or_default();
+        said.push_str(properties);
+        let answer = self.connection.call(&frame)?;
+        Ok(Half::stored(&answer, "")?.position)
+    }
+
+    /// Answers a check-back with *in flight*: the local transaction still runs.
+    pub(super) fn answers_in_flight(&mut self, half: &Half) -> Result<()> {
+        let mut end = self.end(half, Says::Unknown, true);
+        end.fields.insert("HM_IN_FLIGHT".into(), "true".into());
+        self.connection.one_way(&end)
+    }
+
     /// What it is connected by.
     pub(super) const fn connection(&mut self) -> &mut Connection {
         &mut self.connection
@@ -102,6 +169,10 @@ impl Producer {
         let mut properties = format!("UNIQ_KEY\u{1}{unique}\u{2}TAGS\u{1}a\u{2}");
         if half {
             properties += &format!("TRAN_MSG\u{1}true\u{2}PGROUP\u{1}{}\u{2}", self.group);
+        }
+        if let Some(native) = self.native.filter(|_| half) {
+            properties += &format!("HM_MARKER\u{1}{:032X}\u{2}", native.marker);
+            properties += &format!("CHECK_IMMUNITY_TIME_IN_SECONDS\u{1}{IMMUNITY_SECONDS}\u{2}");
         }
         let fields = [
             ("a", &*self.group),
@@ -218,6 +289,13 @@ fn pull(topic: &str, from: usize, wait: Duration) -> Frame {
         ("expressionType", "TAG"),
     ];
     Frame::request(11, &fields, b"")
+}
+
+/// The records of queue 0 from number `from` on, as they are stored.
+pub(super) fn records(connection: &mut Connection, topic: &str, from: usize) -> Result<Vec<u8>> {
+    let answer = connection.call(&pull(topic, from, Duration::ZERO))?;
+    ensure!(answer.code == 0, "{answer:?}");
+    Ok(answer.body)
 }
 
 fn read(connection: &mut Connection, topic: &str, from: usize) -> Result<Vec<String>> {

@@ -34,6 +34,8 @@ pub(super) struct Load {
     client: Running,
     /// Lines that the client had said when the server was last killed.
     said_before: usize,
+    /// How often the server was killed, and how often of these half messages were stored since it was back.
+    kills: (u64, u64),
     /// What earlier clients said.
     told: Vec<Told>,
 }
@@ -76,19 +78,31 @@ impl Load {
             postgres,
             java,
             said_before: 0,
+            kills: (0, 0),
             told: Vec::new(),
         }
     }
 
-    /// Waits until the client has sent something since the last kill.
-    pub(super) fn is_served(&self) {
-        let before = self.said_before;
-        let sent = |said: &[String]| {
-            let new = said.iter().skip(before);
-            new.filter(|line| line.contains("\"half\"")).count() > 4
-        };
-        let is = self.client.hears(WITHIN, sent);
+    /// Waits until the client has stored something since the last kill.
+    pub(super) fn is_back(&self) {
+        let is = self.has_stored(1, WITHIN);
         assert!(is, "nothing is stored: {}", last(&self.client));
+    }
+
+    /// Waits until the client has stored several half messages since the last kill.
+    pub(super) fn is_served(&self) {
+        let is = self.has_stored(5, WITHIN);
+        assert!(is, "nothing is stored: {}", last(&self.client));
+    }
+
+    /// Whether the client has stored so many half messages since the last kill, or does so in time.
+    fn has_stored(&self, count: usize, within: Duration) -> bool {
+        let before = self.said_before;
+        let stored = |said: &[String]| {
+            let new = said.iter().skip(before);
+            new.filter(|line| line.contains("\"half\"")).count() >= count
+        };
+        self.client.hears(within, stored)
     }
 
     /// Lets everything run for a while.
@@ -97,6 +111,8 @@ impl Load {
     }
 
     pub(super) fn kill(&mut self) {
+        self.kills.0 += 1;
+        self.kills.1 += u64::from(self.has_stored(1, Duration::ZERO));
         self.server().kill().expect("it can be killed");
         self.said_before = self.client.lines();
     }
@@ -171,6 +187,9 @@ impl Load {
         let status = self.server().ended().expect("it ends");
         assert!(status.success(), "{}", self.server().told());
         let world = self.judge(Phase::Healed, "all kills and a clean end").await;
+        let (kills, served) = self.kills;
+        println!("{kills} kills, {served} of them while half messages were stored");
+        assert!(served * 2 > kills, "killed before anything happened");
         conclude(&world);
     }
 

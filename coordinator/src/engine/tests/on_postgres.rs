@@ -6,7 +6,6 @@ use sqlx::{ConnectOptions as _, Executor as _};
 use super::repairs::{Parts, is_untouched, repaired};
 use super::rig::Rig;
 use super::*;
-use crate::store::model::Fault;
 use crate::store::postgres::{Options, Postgres};
 
 async fn rig() -> (PgConnectOptions, Rig<Postgres>) {
@@ -14,56 +13,6 @@ async fn rig() -> (PgConnectOptions, Rig<Postgres>) {
     let url = private_postgres::url_of(&database);
     let store = Postgres::open(&url, Options::default()).await.unwrap();
     (database, Rig::on(store).await)
-}
-
-#[tokio::test]
-async fn an_unknown_commit_is_found_out_and_happens_once() {
-    let (_, mut rig) = rig().await;
-    let mut decided = Vec::new();
-    for fault in [
-        Fault::UnknownButDone,
-        Fault::UnknownNotDone,
-        Fault::Unavailable,
-    ] {
-        let receipt = rig.half().await;
-        rig.store.fail_next(fault);
-        let outcome = rig.resolve(&receipt, Resolution::Commit).await;
-        assert_eq!(outcome, Outcome::DecidedNow, "{fault:?}");
-        decided.push(receipt.id);
-        assert_eq!(rig.published(), decided, "{fault:?}");
-        let events = rig.store.reader().events(receipt.id).await.unwrap();
-        assert_eq!(events.len(), 1, "{fault:?}");
-    }
-}
-
-#[tokio::test]
-async fn story_5_whoever_is_taken_over_stops() {
-    let (_, mut rig) = rig().await;
-    let receipt = rig.half().await;
-    let _other = rig.store.take_over(rig.log.id()).await.unwrap();
-    let said = Rig::says(&receipt, Resolution::Commit);
-    assert!(rig.coordinator.resolve(said).await.is_err());
-    let health = rig.coordinator.status().health();
-    assert!(matches!(health, Health::Failed(_)), "{health:?}");
-    assert_eq!(rig.published(), []);
-}
-
-#[tokio::test]
-async fn a_crash_between_decisions_loses_and_doubles_nothing() {
-    let (_, mut rig) = rig().await;
-    let (committed, rolled_back, open) = (rig.half().await, rig.half().await, rig.half().await);
-    rig.resolve(&committed, Resolution::Commit).await;
-    rig.resolve(&rolled_back, Resolution::RollBack).await;
-    let mut rig = rig.crash().await.unwrap();
-    assert_eq!(rig.published(), [committed.id]);
-    assert_eq!(rig.state(&open).await, State::Prepared);
-    let again = rig.resolve(&committed, Resolution::Commit).await;
-    assert_eq!(again, Outcome::AlreadyTheSame);
-    rig.resolve(&open, Resolution::Commit).await;
-    assert_eq!(rig.published(), [committed.id, open.id]);
-    let next = rig.half().await;
-    rig.resolve(&next, Resolution::Commit).await;
-    assert_eq!(rig.published(), [committed.id, open.id, next.id]);
 }
 
 #[tokio::test]

@@ -265,7 +265,9 @@ async fn forgetful() -> Rig {
         keep_history: Some(Duration::from_secs(60)),
         ..Settings::default()
     };
-    Rig::with(settings, clock, log, Model::new()).await.unwrap()
+    Rig::over_with(clock, log, Model::new(), settings)
+        .await
+        .unwrap()
 }
 
 async fn has_row(rig: &Rig, receipt: &HalfReceipt) -> bool {

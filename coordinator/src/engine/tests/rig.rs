@@ -64,15 +64,15 @@ impl<S: TxStore + Clone> Rig<S> {
         log: Arc<MemoryLog>,
         store: S,
     ) -> Result<Self, String> {
-        Self::with(Settings::default(), clock, log, store).await
+        Self::over_with(clock, log, store, Settings::default()).await
     }
 
-    /// The same with other settings.
-    pub(crate) async fn with(
-        settings: Settings,
+    /// The same under other settings, until it crashes.
+    pub(crate) async fn over_with(
         clock: Arc<ManualClock>,
         log: Arc<MemoryLog>,
         store: S,
+        settings: Settings,
     ) -> Result<Self, String> {
         let coordinator = Coordinator::new(Arc::new(store.clone()), settings);
         let parts = broker::Parts {
@@ -202,7 +202,7 @@ impl Asked {
     }
 }
 
-impl Rig {
+impl<S: TxStore + Clone> Rig<S> {
     /// Connects a producer of the group.
     pub(crate) fn connect(&self, incarnation: u128, markers: &[u128]) -> (Connection, Arc<Asked>) {
         self.connect_as("client", incarnation, markers)

@@ -10,10 +10,10 @@ use sqlx::{AssertSqlSafe, Connection as _, Executor as _, Row as _, SqliteConnec
 use tempfile::TempDir;
 
 use super::*;
-use crate::store::CommitError;
 use crate::store::conformance::draft::{Draft, id};
 use crate::store::conformance::{self, Subject};
 use crate::store::tests::{Question, questions, two_days};
+use crate::store::{CommitError, Fate};
 use crate::transaction::Decision;
 
 async fn opened() -> (TempDir, Sqlite) {
@@ -322,6 +322,44 @@ async fn a_database_that_another_process_keeps_locked_is_unavailable_and_not_unk
     other.execute("ROLLBACK").await.unwrap();
     draft.prepare(1, "g");
     draft.commit().await.unwrap();
+}
+
+/// The batch fails on a lock, and the file cannot be opened to see what became of it.
+#[tokio::test]
+async fn story_6_a_commit_that_cannot_be_looked_up_is_unknown_until_it_can() {
+    let folder = tempfile::tempdir().unwrap();
+    let options = Options {
+        busy_timeout: Duration::from_millis(100),
+        ..Options::default()
+    };
+    let (path, away) = (folder.path().join("one.db"), folder.path().join("away"));
+    let sqlite = Sqlite::open(&path, options).await.unwrap();
+    let mut draft = Draft::take_over(&sqlite).await;
+    let mut other = raw(&sqlite).await;
+    other.execute("BEGIN IMMEDIATE").await.unwrap();
+    draft.prepare(1, "g");
+    let batch = draft.batch();
+    let (outcome, moved) = tokio::join!(draft.writer().commit(&batch), async {
+        std::fs::rename(&path, &away)
+    });
+    moved.unwrap();
+    assert!(
+        matches!(outcome, Err(CommitError::Unknown(_))),
+        "{outcome:?}"
+    );
+    let asked = draft.writer().find_out(batch.id).await;
+    assert!(
+        matches!(asked, Err(CommitError::Unavailable(_))),
+        "{asked:?}"
+    );
+    let early = draft.writer().commit(&batch).await;
+    assert!(matches!(early, Err(CommitError::Unknown(_))), "{early:?}");
+    std::fs::rename(&away, &path).unwrap();
+    other.execute("ROLLBACK").await.unwrap();
+    assert_eq!(draft.writer().find_out(batch.id).await, Ok(Fate::Redo));
+    draft.writer().commit(&batch).await.unwrap();
+    let history = sqlite.reader().history(1, 10).await.unwrap();
+    assert_eq!(history.len(), 1);
 }
 
 #[tokio::test]
