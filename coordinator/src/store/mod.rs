@@ -314,8 +314,8 @@ pub trait TxWriter: fmt::Debug + Send {
     /// [`CommitError::TakenOver`], [`CommitError::Older`], or [`CommitError::Unavailable`]: ask again.
     async fn find_out(&mut self, batch: u128) -> Result<Fate, CommitError>;
 
-    /// Removes rows of transactions up to `far`, and events of transactions without a row, at most `limit` of each; returns
-    /// how many, 0 once there are no more. A row stays as long as the log keeps its half message, which is from position
+    /// Removes rows of transactions up to `far`, at most `limit`, with all their events; returns how many rows and events that
+    /// were, 0 once there are no more. A row stays as long as the log keeps its half message, which is from position
     /// `kept` on, as long as its final could not be published, and as long as its history goes on behind `far`.
     ///
     /// # Errors

@@ -13,8 +13,8 @@ use super::{
     Batch, Change, CommitError, Fate, Filter, Forgotten, OpenGroup, Owner, Pages, Row, StoreError,
     TxReader, TxStore, TxWriter, shape,
 };
-use crate::audit::Event;
 use crate::audit::seal::Seal;
+use crate::audit::{Event, Step};
 use crate::transaction::{Incarnation, State, TransactionId};
 
 /// What the next commit does instead of succeeding.
@@ -367,14 +367,11 @@ impl Tables {
             self.ids.remove(id);
             self.decisions.remove(number);
         }
+        let gone: HashSet<TransactionId> = rows.iter().map(|(_, _, id)| *id).collect();
         let before = self.events.len();
-        let mut left = limit;
-        let ids = &self.ids;
         self.events.retain(|event| {
-            let goes =
-                left > 0 && event.number < far.event && !ids.contains_key(&event.transaction);
-            left -= usize::from(goes);
-            !goes
+            let told = event.to == Step::Forgotten && event.number < far.event;
+            !told && !gone.contains(&event.transaction)
         });
         (rows.len() + before - self.events.len()) as u64
     }

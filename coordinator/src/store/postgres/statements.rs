@@ -56,8 +56,7 @@ pub(super) const FORGOTTEN: &str = "UPDATE halfmoon.forgotten AS f \
     SET event = greatest(f.event, $4::bigint), decisions = greatest(f.decisions, $5::bigint) FROM halfmoon.owner AS o \
     WHERE o.one = 1 AND o.epoch = $1::bigint AND o.link = $2::bigint AND o.seq = $3::bigint";
 
-/// Removes transactions and events that are forgotten: epoch, link, seq, where the log begins, limit. Each part sees the
-/// tables as they were before, so events go one call after their transactions.
+/// Removes transactions that are forgotten, with their events: epoch, link, seq, where the log begins, limit.
 pub(super) const FORGET: &str = "\
 WITH o AS (
   SELECT 1 FROM halfmoon.owner WHERE one = 1 AND epoch = $1::bigint AND link = $2::bigint AND seq = $3::bigint FOR UPDATE
@@ -68,14 +67,16 @@ WITH o AS (
     WHERE t.half_pos < $4::bigint
     AND NOT EXISTS (SELECT 1 FROM halfmoon.unpublished AS u WHERE u.half_pos = t.half_pos)
     AND NOT EXISTS (SELECT 1 FROM halfmoon.audit AS a WHERE a.tx = t.id AND a.event >= f.event)
-    ORDER BY t.decision_no LIMIT $5::bigint) RETURNING half_pos
+    ORDER BY t.decision_no LIMIT $5::bigint) RETURNING half_pos, id
 ), moves AS (
-  DELETE FROM halfmoon.moved AS v USING rows WHERE v.half_pos = rows.half_pos
+  DELETE FROM halfmoon.moved AS v USING rows WHERE v.half_pos = rows.half_pos RETURNING 1
 ), events AS (
-  DELETE FROM halfmoon.audit WHERE event IN (SELECT a.event FROM f JOIN halfmoon.audit AS a ON a.event < f.event
-    WHERE NOT EXISTS (SELECT 1 FROM halfmoon.tx AS t WHERE t.id = a.tx) ORDER BY a.event LIMIT $5::bigint) RETURNING 1
+  DELETE FROM halfmoon.audit AS a USING rows WHERE a.tx = rows.id RETURNING 1
+), told AS (
+  DELETE FROM halfmoon.audit AS a USING f WHERE a.tx = '00000000-0000-0000-0000-000000000000' AND a.event < f.event RETURNING 1
 )
-SELECT (SELECT count(*) FROM rows) + (SELECT count(*) FROM events) FROM o";
+SELECT (SELECT count(*) FROM rows) + (SELECT count(*) FROM moves) + (SELECT count(*) FROM events) + (SELECT count(*) FROM told)
+FROM o";
 
 /// The owner row's columns, in the order of [`super::rows::owner`].
 macro_rules! owner_columns {

@@ -69,19 +69,42 @@ pub(super) const BEGIN_AS_OWNER: &str = "BEGIN IMMEDIATE; UPDATE owner SET seq =
 pub(super) const FORGOTTEN: &str =
     "UPDATE forgotten SET event = max(event, ?), decisions = max(decisions, ?) WHERE one = 1; ";
 
-/// Removes transactions that are forgotten: where the log begins, limit.
-pub(super) const FORGET_ROWS: &str = "DELETE FROM tx WHERE half_pos IN (SELECT t.half_pos FROM forgotten AS f \
-JOIN tx AS t ON t.decision_no <= f.decisions WHERE t.half_pos < ? \
-AND NOT EXISTS (SELECT 1 FROM unpublished AS u WHERE u.half_pos = t.half_pos) \
-AND NOT EXISTS (SELECT 1 FROM audit AS a WHERE a.tx = t.id AND a.event >= f.event) ORDER BY t.decision_no LIMIT ?)";
+/// Of the transactions that are forgotten the first: where the log begins, limit.
+macro_rules! forgotten_rows {
+    ($column:literal) => {
+        concat!(
+            "SELECT t.",
+            $column,
+            " FROM forgotten AS f JOIN tx AS t ON t.decision_no <= f.decisions WHERE t.half_pos < ?1 ",
+            "AND NOT EXISTS (SELECT 1 FROM unpublished AS u WHERE u.half_pos = t.half_pos) ",
+            "AND NOT EXISTS (SELECT 1 FROM audit AS a WHERE a.tx = t.id AND a.event >= f.event) ",
+            "ORDER BY t.decision_no LIMIT ?2"
+        )
+    };
+}
 
-/// Removes where half messages stood whose transactions are forgotten.
-pub(super) const FORGET_MOVES: &str =
-    "DELETE FROM moved WHERE NOT EXISTS (SELECT 1 FROM tx AS t WHERE t.half_pos = moved.half_pos)";
+/// Removes their events, where their half messages stood, and themselves, in this order.
+pub(super) const FORGET: [&str; 3] = [
+    concat!(
+        "DELETE FROM audit WHERE tx IN (",
+        forgotten_rows!("id"),
+        ")"
+    ),
+    concat!(
+        "DELETE FROM moved WHERE half_pos IN (",
+        forgotten_rows!("half_pos"),
+        ")"
+    ),
+    concat!(
+        "DELETE FROM tx WHERE half_pos IN (",
+        forgotten_rows!("half_pos"),
+        ")"
+    ),
+];
 
-/// Removes events that are forgotten: limit.
-pub(super) const FORGET_EVENTS: &str = "DELETE FROM audit WHERE event IN (SELECT a.event FROM forgotten AS f \
-JOIN audit AS a ON a.event < f.event WHERE NOT EXISTS (SELECT 1 FROM tx AS t WHERE t.id = a.tx) ORDER BY a.event LIMIT ?)";
+/// Removes events that said before how far history is forgotten.
+pub(super) const FORGET_TOLD: &str =
+    "DELETE FROM audit WHERE tx = zeroblob(16) AND event < (SELECT event FROM forgotten)";
 
 /// Events, in the order of [`super::encode::event_json`].
 pub(super) const EVENTS: &str = "INSERT INTO audit (event, tx, from_step, to_step, actor, at, then_at, source, evidence) \

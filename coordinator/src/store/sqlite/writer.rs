@@ -137,19 +137,15 @@ impl Writer {
         call.add(encode::int(far.event));
         call.add(encode::int(far.decisions));
         run(connection, call).await?;
-        let limit = i64::from(limit);
-        let rows = sqlx::query(statements::FORGET_ROWS)
-            .bind(encode::int(kept.0.min(shape::MOST)))
-            .bind(limit)
-            .execute(&mut *connection)
-            .await?;
-        connection.execute(statements::FORGET_MOVES).await?;
-        let events = sqlx::query(statements::FORGET_EVENTS)
-            .bind(limit)
-            .execute(&mut *connection)
-            .await?;
+        let mut count = 0;
+        for sql in statements::FORGET {
+            let forget = sqlx::query(sql).bind(encode::int(kept.0.min(shape::MOST)));
+            let forget = forget.bind(i64::from(limit));
+            count += forget.execute(&mut *connection).await?.rows_affected();
+        }
+        let told = connection.execute(statements::FORGET_TOLD).await?;
         connection.execute("COMMIT").await?;
-        Ok(rows.rows_affected() + events.rows_affected())
+        Ok(count + told.rows_affected())
     }
 
     /// Forgets the connection as if it had broken.
