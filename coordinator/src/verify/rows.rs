@@ -290,14 +290,16 @@ fn read(
     Ok(())
 }
 
-/// What a record tells; `None` if it is not the coordinator's.
+/// What a record tells; `None` if it is not the coordinator's, or carries a half message forward.
 fn tell(stored: &Stored) -> Option<Told> {
     let mark = stored.mark.filter(|mark| mark.owner == half::OWNER)?;
     let id = TransactionId(mark.key);
     let told = if mark.kind == half::HALF {
         half::read(stored).map(|decoded| Told::Half(decoded.half))
-    } else {
+    } else if half::is_decision(&mark) {
         half::recorded(stored).map(Told::Decision)
+    } else {
+        return None;
     };
     Some(told.unwrap_or_else(|error| {
         Told::Nonsense(Mismatch {

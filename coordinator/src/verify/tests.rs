@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
-use mq_core::log::QueueOffset;
 use mq_core::log::disk::ReadOnlyFolder;
+use mq_core::log::{Flush, QueueOffset, Submission};
 use mq_core::message::Message;
 use mq_core::names::GroupName;
 use mq_core::random::SystemRandom;
@@ -13,6 +13,7 @@ mod touching;
 use super::*;
 use crate::client::endpoint::{Endpoint as _, HalfRequest, Resolve};
 use crate::embedded::{DATABASE_FILE, Embedded, LOG_FOLDER, Settings};
+use crate::engine::half;
 use crate::store::database::Database;
 use crate::transaction::{Actor, Incarnation, Resolution, TransactionId};
 
@@ -123,5 +124,39 @@ async fn a_history_that_grows_meanwhile_is_not_blamed() {
         }
     };
     tokio::join!(load, look);
+    open.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_half_message_that_was_carried_forward_is_no_decision() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    history(&data, &Database::Sqlite(data.join(DATABASE_FILE))).await;
+    let open = Embedded::open(&data, Settings::default()).await.unwrap();
+    let (reader, log) = (open.coordinator().reader(), open.broker().log().clone());
+    for id in [2, 5, 7] {
+        let row = reader.transaction(TransactionId(id)).await.unwrap();
+        let row = row.unwrap();
+        let stored = half::kept(&*log, &row).unwrap();
+        let (told, durable) = tokio::sync::oneshot::channel();
+        log.append(Submission {
+            entries: vec![half::moved(&row.half, &stored.bytes)],
+            flush: Flush::Sync,
+            then: Box::new(move |placed| told.send(placed.map(|_| ())).unwrap()),
+        })
+        .unwrap();
+        durable.await.unwrap().unwrap();
+    }
+    drop(log);
+    open.close().await.unwrap();
+    let open = Embedded::open(&data, Settings::default()).await.unwrap();
+    let (reader, log) = (open.coordinator().reader(), log_of(&data));
+    let subject = Subject {
+        reader: &reader,
+        log: Some(&log),
+        recorded_contradictions: 8,
+    };
+    let report = verify(&subject, &SystemRandom, &Arc::default()).await;
+    assert_eq!(report.unwrap().findings, vec![]);
     open.close().await.unwrap();
 }
