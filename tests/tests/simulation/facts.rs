@@ -34,8 +34,8 @@ pub(super) struct Spoken {
 /// The facts themselves.
 #[derive(Debug, Default)]
 pub(super) struct Book {
-    /// Half messages whose storage the coordinator has acknowledged.
-    pub(super) stored: BTreeSet<TransactionId>,
+    /// Half messages whose storage the coordinator has acknowledged, and where.
+    pub(super) stored: BTreeMap<TransactionId, Position>,
     /// What the coordinator has said stands decided.
     pub(super) told: BTreeMap<TransactionId, Vec<Told>>,
     /// Decisions by the word that made them.
@@ -62,6 +62,8 @@ pub(super) struct Book {
     pub(super) pruned: BTreeSet<TransactionId>,
     /// Everything of ours in the log before it was compared with SQL.
     pub(super) compared: Position,
+    /// Where the log began when it was last looked at.
+    pub(super) log_begins: Position,
     /// The latest server time seen.
     pub(super) server_time: ServerTime,
     /// SQL was put back, and no server has started over it since.
@@ -133,12 +135,18 @@ pub(super) enum Met {
     OlderLog,
     /// The lost end of a database came back after a repair, and was refused.
     LostEnd,
+    /// Segments of the log were deleted.
+    Deleted,
+    /// A half message was decided that stands where it was carried to.
+    DecidedCarried,
+    /// What a database lacked was deleted from the log, and the newer one had to be brought back.
+    TooOld,
     /// A decision of which the log had no record was lost with its database, and was open again.
     OpenAgain,
 }
 
 impl Met {
-    const ALL: [Self; 33] = [
+    const ALL: [Self; 36] = [
         Self::Transaction,
         Self::Commit,
         Self::RollBack,
@@ -171,6 +179,9 @@ impl Met {
         Self::InterruptedRepair,
         Self::OlderLog,
         Self::LostEnd,
+        Self::Deleted,
+        Self::DecidedCarried,
+        Self::TooOld,
         Self::OpenAgain,
     ];
 }

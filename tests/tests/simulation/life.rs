@@ -54,7 +54,7 @@ pub(super) fn troubled(world: &World) -> Result<bool> {
     };
     let runtime = runtime()?;
     let ended = runtime.block_on(async {
-        let machine = Machine::new(dice, steps_left);
+        let machine = Machine::new(world, steps_left);
         let faulty = power_cut || world.store.is_faulty();
         let server = match begin(world, &machine).await {
             Ok(Some(server)) => server,
@@ -192,7 +192,7 @@ pub(super) fn healing(world: &World) -> Result<Option<(String, Counts)>> {
     world.store.heal();
     let runtime = runtime()?;
     runtime.block_on(async {
-        let machine = Machine::good(&world.dice);
+        let machine = Machine::good(world);
         let server = match begin(world, &machine).await {
             Err(error) if was_planned(&error) => return Ok(None),
             server => match server? {

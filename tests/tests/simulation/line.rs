@@ -11,7 +11,10 @@ use coordinator::client::endpoint::{
 use coordinator::engine::Coordinator;
 use coordinator::marker::Marker;
 use coordinator::marker::model::Model as Markers;
+use coordinator::store::TxReader as _;
+use coordinator::store::model::Model as Store;
 use coordinator::transaction::{Actor, Decision, Resolution, TransactionId};
+use mq_core::log::Position;
 use mq_core::log::file::FileLog;
 use mq_core::membership::{Link, Notice};
 
@@ -30,6 +33,8 @@ const WAY: Duration = Duration::from_millis(30);
 pub(super) struct Line {
     pub(super) coordinator: Coordinator,
     pub(super) log: Arc<FileLog>,
+    /// The coordinator's store, to compare its answers with.
+    pub(super) store: Store,
     pub(super) connections: Connections,
     /// The services' database, to compare answers with.
     pub(super) markers: Arc<Markers>,
@@ -50,6 +55,31 @@ impl Line {
             self.facts.book().counts.add(Met::LostWord);
         }
         lost
+    }
+
+    /// A half message that has a row is found by its first position, wherever it stands now.
+    async fn is_found(&self, id: TransactionId, position: Position, outcome: &Outcome) {
+        let row = self.store.transaction(id).await.ok().flatten();
+        let Some(row) = row.filter(|row| row.half.position == position) else {
+            return;
+        };
+        let mut book = self.facts.book();
+        match outcome {
+            Outcome::NoSuchHalfMessage { why } if !book.put_back => {
+                drop(book);
+                self.facts.broken(format!(
+                    "{id} is not found at {position}, where its row says: {why}"
+                ));
+            }
+            Outcome::DecidedNow if row.moved_to.is_some() => {
+                book.counts.add(Met::DecidedCarried);
+            }
+            Outcome::NoSuchHalfMessage { .. }
+            | Outcome::DecidedNow
+            | Outcome::AlreadyTheSame
+            | Outcome::AlreadyOtherwise(_)
+            | Outcome::Noted => {}
+        }
     }
 
     /// What a marker is said to prove must stand in the services' database.
@@ -77,7 +107,9 @@ impl Line {
         if resolution == Resolution::Unknown && answers {
             *self.facts.book().unknown.entry(id).or_default() += 1;
         }
+        let position = request.position;
         let outcome = self.coordinator.resolve(request).await?;
+        self.is_found(id, position, &outcome).await;
         let said = match resolution {
             Resolution::Commit => Some(Decision::Commit),
             Resolution::RollBack => Some(Decision::RollBack),
@@ -100,8 +132,8 @@ impl Endpoint for Line {
         }
         let id = request.id;
         let answer = self.coordinator.half(request).await;
-        if answer.is_ok() {
-            self.facts.book().stored.insert(id);
+        if let Ok(receipt) = &answer {
+            self.facts.book().stored.insert(id, receipt.position);
         }
         self.way().await;
         if self.loses() {

@@ -34,6 +34,7 @@
 //! | 10 | an answer from a marker is what stands there, and a marker never changes | at each answer: `line`; at each look: `judge` |
 //! | 11 | what was read at an offset stays there, without gaps | at each look: `judge/visible` |
 //! | 12 | finals stand in the order of decisions, and decisions in the order of words and answers | in the end: `judge`, `judge/decisions` |
+//! | 13 | what the log has deleted is in SQL, and held nothing that is needed; a half message is found by its first position | at each look and after each life: `judge/reflected`; at each word: `line` |
 //! | 14 | nobody is asked too early, no check counts that was not answered; server time is no wall clock's | at each check-back and after each life: `judge/asked`; at each look: `server` |
 //! | 15 | everything comes to its end | in the end: `life`, `judge` |
 //!
@@ -66,6 +67,7 @@ use mq_core::log::memory_disk::MemoryDisk;
 
 use self::dice::Dice;
 use self::facts::{Counts, Facts, Met};
+use self::server::Keeps;
 use self::witness::Witness;
 
 /// Seeds of a run unless told otherwise.
@@ -86,6 +88,8 @@ struct World {
     witness: Witness,
     markers: Arc<Markers>,
     facts: Facts,
+    /// How long the log keeps messages in this run.
+    keeps: Keeps,
     kept: Mutex<Kept>,
 }
 
@@ -102,8 +106,10 @@ struct Kept {
 impl World {
     fn new(seed: u64) -> Self {
         let (store, facts) = (Store::new(), Facts::default());
+        let dice = Arc::new(Dice::new(seed));
         Self {
-            dice: Arc::new(Dice::new(seed)),
+            keeps: Keeps::any(&dice),
+            dice,
             disk: MemoryDisk::new(),
             witness: Witness::new(&store, &facts),
             store,

@@ -67,7 +67,12 @@ pub(super) async fn put_back(world: &World, earlier: &Model) -> Result<()> {
 
 /// Whether a start was refused because the database is older than the log.
 pub(super) fn is_older(error: &anyhow::Error) -> bool {
-    format!("{error:#}").contains("the database is older than the log")
+    format!("{error:#}").contains("the database is older than the log") || is_too_old(error)
+}
+
+/// Whether it is so old that the log does not keep any more what it lacks.
+fn is_too_old(error: &anyhow::Error) -> bool {
+    format!("{error:#}").contains("what stood between is deleted")
 }
 
 /// A start was refused for that reason: rightly, and without changing anything. The database is repaired.
@@ -81,8 +86,9 @@ pub(super) async fn refused(
         world.facts.book().put_back,
         "a database that was not put back is refused: {said}"
     );
+    let what_to_do = said.contains("`halfmoon repair`") || is_too_old(error);
     ensure!(
-        said.contains("`halfmoon repair`") && !said.contains('\n'),
+        what_to_do && !said.contains('\n'),
         "it is not said in one line what to do: {said}"
     );
     let unchanged = |owner: Option<Owner>| owner.map(|owner| Owner { epoch: 0, ..owner });
@@ -109,19 +115,43 @@ pub(super) async fn refused(
     } else {
         NEVER
     };
-    let first = repaired(world, &Machine::new(dice, steps)).await;
+    let first = repaired(world, &Machine::new(world, steps)).await;
     let interrupted = world.store.is_faulty() || steps < NEVER || first.is_err();
     world.disk.restart();
     world.store.heal();
+    if let Err(error) = &first
+        && is_too_old(error)
+    {
+        return bring_back(world, before).await;
+    }
     if first.is_err() {
         ensure!(interrupted, "{first:?}");
         world.facts.met(Met::InterruptedRepair);
-        let again = repaired(world, &Machine::good(dice)).await;
+        let again = repaired(world, &Machine::good(world)).await;
         world.disk.restart();
+        if again.as_ref().is_err_and(is_too_old) {
+            return bring_back(world, before).await;
+        }
         again.context("a repair after one that was interrupted")?;
     }
     world.facts.met(Met::Repair);
     world.facts.book().repairing = false;
+    Ok(())
+}
+
+/// The log has deleted what the database lacks: only the newer database helps, and is brought back.
+async fn bring_back(world: &World, before: Option<Owner>) -> Result<()> {
+    let begins = LogReader::open(Arc::new(world.disk.clone()))?.start();
+    let reflected = before.map_or(Position(0), |owner| owner.watermark);
+    ensure!(
+        reflected < begins,
+        "a database that reflects everything before {reflected} is refused; the log begins at {begins}"
+    );
+    let newer = world.lost_end().context("nothing was put back")?;
+    world.store.put_back(&newer);
+    world.facts.met(Met::TooOld);
+    let mut book = world.facts.book();
+    (book.put_back, book.repairing) = (false, false);
     Ok(())
 }
 
@@ -198,7 +228,7 @@ async fn try_the_lost_end(world: &World) -> Result<()> {
 
 /// What a start over these two says.
 async fn refusal(world: &World, disk: &MemoryDisk, store: &Model) -> Result<String> {
-    let machine = Machine::good(&world.dice);
+    let machine = Machine::good(world);
     let before = {
         let mut book = world.facts.book();
         book.begin_life();

@@ -15,7 +15,7 @@ use mq_core::clock::{Clock as _, ServerTime};
 use mq_core::extension::Extension as _;
 use mq_core::log::file::{Driver, FileLog};
 use mq_core::log::memory_disk::MemoryDisk;
-use mq_core::log::{self, Log, Position};
+use mq_core::log::{self, Log, Position, ReadError};
 use mq_core::names::{QueueId, TopicName};
 use tokio::sync::Notify;
 
@@ -32,6 +32,8 @@ use super::services::{QUEUES, Service, TOPIC};
 
 /// Wait before the first check-back of a producer with markers.
 pub(super) const FIRST_WAIT: Duration = Duration::from_millis(100);
+/// Longest age that the log is told to keep messages for.
+const MOST_AGE: Duration = Duration::from_secs(6);
 /// How many answers UNKNOWN park a transaction.
 pub(super) const BUDGET: u32 = 3;
 
@@ -42,14 +44,35 @@ pub(super) struct Machine {
     /// The power is cut at the step of the log that brings this to zero.
     steps_left: Arc<AtomicU64>,
     pub(super) power_cut: Arc<Notify>,
+    keeps: Keeps,
     /// Nothing of it fails.
     good: bool,
 }
 
+/// How long the log is told to keep messages.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Keeps {
+    age: Option<Duration>,
+    bytes: Option<u64>,
+}
+
+impl Keeps {
+    /// Short, small, both, or for ever.
+    pub(super) fn any(dice: &Dice) -> Self {
+        let kind = dice.below(4);
+        Self {
+            age: (kind & 1 > 0).then(|| Duration::from_millis(300) + dice.time(MOST_AGE)),
+            bytes: (kind & 2 > 0).then(|| (64 << 10) + dice.below(128 << 10)),
+        }
+    }
+}
+
 impl Machine {
     /// A machine that has just been switched on. Call it inside the runtime.
-    pub(super) fn new(dice: &Dice, steps_left: u64) -> Self {
+    pub(super) fn new(world: &World, steps_left: u64) -> Self {
+        let dice = &world.dice;
         Self {
+            keeps: world.keeps,
             clock: Arc::new(Calendar::new(dice)),
             steps_left: Arc::new(AtomicU64::new(steps_left)),
             power_cut: Arc::default(),
@@ -58,10 +81,10 @@ impl Machine {
     }
 
     /// One on which nothing fails.
-    pub(super) fn good(dice: &Dice) -> Self {
+    pub(super) fn good(world: &World) -> Self {
         Self {
             good: true,
-            ..Self::new(dice, NEVER)
+            ..Self::new(world, NEVER)
         }
     }
 
@@ -81,11 +104,13 @@ impl Machine {
         let (disk, crash) = (disk.clone(), dice.below(u64::MAX));
         let (left, tell) = (self.steps_left.clone(), self.power_cut.clone());
         let with = log::open::Settings {
-            segment_bytes: 64 << 10,
+            segment_bytes: 32 << 10,
             batch_bytes: 16 << 10,
             index_bytes: 2_000,
             checkpoint_bytes: 100 << 10,
             owners: vec![coordinator::engine::half::OWNER],
+            keep_for: self.keeps.age,
+            keep_bytes: self.keeps.bytes,
             steps: Some(Arc::new(move |_| {
                 if left.fetch_sub(1, Ordering::Relaxed) == 1 {
                     disk.cut_power(crash);
@@ -153,6 +178,7 @@ impl Server {
             log: log.clone(),
             dice: world.dice.clone(),
             facts: world.facts.clone(),
+            noted: [0; QUEUES as usize],
         };
         tokio::spawn(driving.drive(driver));
         let parts = broker::Parts {
@@ -182,6 +208,7 @@ impl Server {
             line: Line {
                 coordinator: self.coordinator.clone(),
                 log: self.log.clone(),
+                store: world.store.clone(),
                 connections: self.connections.clone(),
                 markers: world.markers.clone(),
                 dice: world.dice.clone(),
@@ -218,7 +245,8 @@ impl Server {
     pub(super) fn readable(&self, queue: u32, from: u64) -> Result<Vec<Final>> {
         let topic = TopicName::new(TOPIC)?;
         let queue = QueueId::new(topic, queue);
-        let mut all = Vec::new();
+        let from = from.max(self.log.queue_range(&queue).start.0);
+        let mut all: Vec<Final> = Vec::new();
         loop {
             let next = log::QueueOffset(from + all.len() as u64);
             let entries = self.log.entries(&queue, next, 1000)?;
@@ -237,6 +265,12 @@ impl Server {
                 });
             }
         }
+    }
+
+    /// The next offset of a queue.
+    pub(super) fn queue_end(&self, queue: u32) -> Result<u64> {
+        let queue = QueueId::new(TopicName::new(TOPIC)?, queue);
+        Ok(self.log.queue_range(&queue).end.0)
     }
 
     /// How far a queue was looked at.
@@ -292,11 +326,35 @@ struct Driving {
     log: Arc<FileLog>,
     dice: Arc<Dice>,
     facts: Facts,
+    /// How far each queue was noted.
+    noted: [u64; QUEUES as usize],
 }
 
 impl Driving {
+    /// Takes note of finals, before anything is deleted.
+    fn note(&mut self) -> Result<()> {
+        for (queue, noted) in (0..QUEUES).zip(&mut self.noted) {
+            let id = QueueId::new(TopicName::new(TOPIC)?, queue);
+            let range = self.log.queue_range(&id);
+            let from = log::QueueOffset((*noted).max(range.start.0));
+            for entry in self.log.entries(&id, from, usize::MAX)? {
+                let mark = self.log.read(entry.position)?.mark;
+                let transaction = TransactionId(mark.context("a final has no mark")?.key);
+                let place = (queue, entry.offset.0);
+                let mut book = self.facts.book();
+                let first = *book.finals.entry(transaction).or_insert(place);
+                ensure!(
+                    first == place,
+                    "{transaction} is published at {first:?} and {place:?}"
+                );
+            }
+            *noted = range.end.0;
+        }
+        Ok(())
+    }
+
     /// Does what the log's threads would do, when chance has it.
-    async fn drive(self, mut driver: Driver) {
+    async fn drive(mut self, mut driver: Driver) {
         loop {
             tokio::time::sleep(self.dice.time(Duration::from_millis(4))).await;
             let (begun, known) = {
@@ -311,7 +369,14 @@ impl Driving {
             }
             match self.dice.below(20) {
                 0 | 1 => driver.sync(),
-                2..=5 => drop(driver.upkeep()),
+                2..=5 => {
+                    if let Err(error) = self.note()
+                        && error.downcast_ref::<ReadError>().is_none()
+                    {
+                        self.facts.broken(format!("{error:#}"));
+                    }
+                    driver.upkeep();
+                }
                 _ => {}
             }
             let mut book = self.facts.book();

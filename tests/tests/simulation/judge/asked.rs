@@ -1,13 +1,15 @@
 //! Check-backs: nobody is asked before it is time, and no answer is counted that did not come.
 
+use std::pin::pin;
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use coordinator::client::check_back::Asked;
 use coordinator::engine::half;
-use coordinator::store::Row;
+use coordinator::store::{Half, Row, TxReader as _};
 use coordinator::transaction::State;
-use mq_core::log::Log as _;
+use mq_core::log::{Log as _, ReadError};
 
 use super::super::facts::{Book, Met};
 use super::super::line::Line;
@@ -20,8 +22,16 @@ const IMMUNITY: Duration = Duration::from_secs(6);
 
 /// Takes note that the process `whom` is asked, and says why that is too early.
 pub(in super::super) fn may_be(line: &Line, asked: &Asked, whom: u128) -> Result<()> {
-    let half = half::read(&line.log.read(asked.position)?)?;
-    let (immunity, half) = (half.immunity, half.half);
+    let (half, immunity) = match line.log.read(asked.position) {
+        Err(ReadError::Gone(_)) => match carried(line, asked)? {
+            Some(found) => found,
+            None => return Ok(()),
+        },
+        stored => {
+            let read = half::read(&stored?)?;
+            (read.half, read.immunity)
+        }
+    };
     ensure!(half.id == asked.id, "the record is that of {}", half.id);
     let own = half.sender.is_some_and(|sender| sender.0 == whom);
     let demanded = {
@@ -51,6 +61,22 @@ pub(in super::super) fn may_be(line: &Line, asked: &Asked, whom: u128) -> Result
         );
     }
     Ok(())
+}
+
+/// A half message that is no longer where it was stored first, and the immunity that it asks for; `None` if its row is lost
+/// with the database.
+fn carried(line: &Line, asked: &Asked) -> Result<Option<(Half, Option<Duration>)>> {
+    let row = pin!(line.store.transaction(asked.id));
+    // The model answers at once.
+    let Poll::Ready(row) = row.poll(&mut Context::from_waker(Waker::noop())) else {
+        bail!("the model of the store takes its time");
+    };
+    if line.facts.book().put_back {
+        return Ok(None);
+    }
+    let row = row?.context("it has no row")?;
+    let stored = half::kept(&*line.log, &row)?;
+    Ok(Some((row.half, half::read(&stored)?.immunity)))
 }
 
 /// No answer is counted that did not come, or to a question that was not asked; parked is what has used up its budget.

@@ -170,7 +170,7 @@ pub(in super::super) fn records(log: &dyn Log) -> Result<BTreeMap<u64, Recorded>
     for stored in log.scan(Position(0))? {
         let stored = stored?;
         let ours = stored.mark.filter(|mark| mark.owner == half::OWNER);
-        if ours.is_none_or(|mark| mark.kind == half::HALF) {
+        if !ours.is_some_and(|mark| half::is_decision(&mark)) {
             continue;
         }
         let told = half::recorded(&stored)?;

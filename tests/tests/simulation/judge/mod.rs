@@ -159,14 +159,14 @@ fn agree(
     digest: &mut Sha256,
 ) -> Result<Counts> {
     let mut book = world.facts.book();
-    for id in &book.stored {
+    for id in book.stored.keys() {
         ensure!(rows.contains_key(id), "{id} was stored and has no row");
     }
     for row in rows.values() {
         let id = row.half.id;
         let committed = row.state == State::Committed;
         ensure!(
-            committed == published.contains(&id),
+            committed == (published.contains(&id) || book.finals.contains_key(&id)),
             "{id} is {:?}, published: {}",
             row.state,
             !committed

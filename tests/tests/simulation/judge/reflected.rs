@@ -6,12 +6,14 @@ use std::sync::Arc;
 use anyhow::{Context as _, Result, ensure};
 use coordinator::engine::half;
 use coordinator::store::{Owner, Row, TxStore as _};
-use coordinator::transaction::TransactionId;
+use coordinator::transaction::{State, TransactionId};
 use mq_core::log::disk::Disk;
+use mq_core::log::layout::SEGMENT_HEADER_BYTES;
 use mq_core::log::reading::LogReader;
 use mq_core::log::{Log as _, Position, Stored};
 
 use super::super::World;
+use super::super::facts::Met;
 use super::super::server::Server;
 
 /// While the server runs: compares what has come before the watermark since the last look.
@@ -20,7 +22,12 @@ pub(super) async fn news(server: &Server, world: &World) -> Result<()> {
     let Some(owner) = reader.owner().await? else {
         return Ok(());
     };
-    let from = world.facts.book().compared.max(server.log.range().start);
+    let (begins, begun) = (server.log.range().start, world.facts.book().log_begins);
+    if begins > begun {
+        let rows = super::rows(&*reader).await?;
+        nothing_needed_is_deleted(world, &owner, &rows, begins)?;
+    }
+    let from = world.facts.book().compared.max(begins);
     if from >= owner.watermark {
         return Ok(());
     }
@@ -62,11 +69,54 @@ pub(super) fn everything(
             reflects(&stored, rows.get(&id), owner)?;
         }
     }
+    nothing_needed_is_deleted(world, owner, rows, log.start())?;
     let last = rows.values().map(|row| row.half.position).max();
     ensure!(
         last.is_none_or(|last| last < end),
         "SQL knows a half message at {last:?} and the log ends at {end}"
     );
+    Ok(())
+}
+
+/// What the log has deleted, up to `begins`, SQL reflects, and it held no half message any more that is undecided, or committed
+/// and not published.
+pub(super) fn nothing_needed_is_deleted(
+    world: &World,
+    owner: &Owner,
+    rows: &BTreeMap<TransactionId, Row>,
+    begins: Position,
+) -> Result<()> {
+    let mut book = world.facts.book();
+    if begins <= book.log_begins || begins.0 <= SEGMENT_HEADER_BYTES {
+        return Ok(());
+    }
+    book.log_begins = begins;
+    book.counts.add(Met::Deleted);
+    ensure!(
+        begins <= owner.watermark,
+        "the log begins at {begins} and SQL reflects what stands before {}",
+        owner.watermark
+    );
+    for (id, at) in &book.stored {
+        ensure!(
+            *at >= begins || rows.contains_key(id),
+            "{id} was stored at {at}, has no row, and the log begins at {begins}"
+        );
+    }
+    for row in rows.values().filter(|row| row.stored_at() < begins) {
+        let published = |number| number <= owner.published && row.unpublished.is_none();
+        let needed = match row.decided {
+            None => true,
+            Some(decided) => row.state == State::Committed && !published(decided.number),
+        };
+        let id = row.half.id;
+        ensure!(
+            !needed,
+            "{id} is {:?} at {}, and the log begins at {begins}",
+            row.state,
+            row.stored_at()
+        );
+    }
     Ok(())
 }
 
@@ -87,6 +137,14 @@ fn reflects(stored: &Stored, row: Option<&Row>, owner: &Owner) -> Result<()> {
     if mark.kind == half::HALF {
         let stated = row.half.position;
         ensure!(stated == at, "{id} stands at {at}, its row says {stated}");
+        return Ok(());
+    }
+    if mark.kind == half::MOVED {
+        let (first, moved_to) = (row.half.position, row.moved_to);
+        ensure!(
+            first == Position(mark.number) && (moved_to >= Some(at) || row.decided.is_some()),
+            "{id} was carried to {at}; its row says {first} and {moved_to:?}"
+        );
         return Ok(());
     }
     let told = half::recorded(stored)?;

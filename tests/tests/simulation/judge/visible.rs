@@ -18,6 +18,8 @@ pub(super) async fn look(server: &Server, world: &World) -> Result<()> {
             Err(_) if server.log.failure().borrow().is_some() => return Ok(()),
             Err(error) => return Err(error),
         };
+        // The oldest may be deleted.
+        let from = new.first().map_or(from, |first| first.offset.max(from));
         for (expected, one) in (from..).zip(&new) {
             ensure!(
                 one.offset == expected,
@@ -27,7 +29,12 @@ pub(super) async fn look(server: &Server, world: &World) -> Result<()> {
             once(world, queue, one.offset, (one.id, one.checksum))?;
             is_committed(world, one.id).await?;
         }
-        let end = from + new.len() as u64;
+        let end = server.queue_end(queue)?;
+        let expected = new.last().map_or(end, |last| last.offset + 1);
+        ensure!(
+            end == expected,
+            "queue {queue} ends at offset {end}, its last message is {expected} - 1"
+        );
         let read = world
             .facts
             .book()
