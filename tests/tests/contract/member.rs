@@ -76,6 +76,14 @@ impl Half {
         })
     }
 
+    /// One that is nobody's: this one's position and the number of the `other`.
+    pub(super) fn beside(&self, other: &Self) -> Self {
+        Self {
+            offset: other.offset,
+            ..self.clone()
+        }
+    }
+
     /// The sender's own id of it.
     pub(super) fn unique(&self) -> &str {
         &self.unique

@@ -71,6 +71,11 @@ pub(super) struct Stage {
 
 impl Stage {
     fn begin(on: On) -> Result<Self> {
+        Self::begin_with(on, &[])
+    }
+
+    /// The same with these variables in the server's environment.
+    pub(super) fn begin_with(on: On, variables: &[(&'static str, &str)]) -> Result<Self> {
         let runtime = Runtime::new()?;
         let postgres = match on {
             On::Sqlite => None,
@@ -82,6 +87,9 @@ impl Stage {
         let mut plan = Plan::of(env!("CARGO_BIN_EXE_server")).settings(SETTINGS);
         if let Some(url) = &postgres {
             plan = plan.variable("HALFMOON_DATABASE", url);
+        }
+        for (name, value) in variables {
+            plan = plan.variable(name, *value);
         }
         Ok(Self {
             server: plan.start()?,
