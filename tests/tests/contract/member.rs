@@ -105,17 +105,19 @@ impl Producer {
         native: Option<Native>,
     ) -> Result<Self> {
         let mut connection = Connection::open(broker)?;
-        let mut said = json!({
+        let ours = native.map(|native| {
+            json!({
+                "incarnation": format!("{:032X}", native.incarnation),
+                "answersFor": [format!("{:032X}", native.marker)],
+            })
+        });
+        // A member without a value is as good as none.
+        let said = json!({
             "clientID": client,
             "producerDataSet": [{"groupName": group}],
             "consumerDataSet": [],
+            "halfmoon": ours,
         });
-        if let Some(native) = native {
-            said["halfmoon"] = json!({
-                "incarnation": format!("{:032X}", native.incarnation),
-                "answersFor": [format!("{:032X}", native.marker)],
-            });
-        }
         let answer = connection.call(&Frame::request(34, &[], said.to_string().as_bytes()))?;
         ensure!(answer.code == 0, "heartbeat: {answer:?}");
         Ok(Self {

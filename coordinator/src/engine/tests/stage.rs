@@ -47,7 +47,7 @@ struct Shared {
 enum Database {
     InMemory(Model),
     Sqlite { sqlite: Sqlite, _folder: TempDir },
-    Postgres(Postgres, PgConnectOptions),
+    Postgres(Postgres, Box<PgConnectOptions>),
 }
 
 /// What every commit passes.
@@ -88,7 +88,7 @@ impl Stage {
             ..postgres::Options::default()
         };
         let postgres = Postgres::open(&url, options).await;
-        Self::over(Database::Postgres(postgres.unwrap(), database))
+        Self::over(Database::Postgres(postgres.unwrap(), Box::new(database)))
     }
 
     fn over(database: Database) -> Self {
@@ -181,7 +181,7 @@ impl Stage {
         self.execute(sql).await;
     }
 
-    /// Somebody else holds what every batch needs, until [`Held::is_let_go`].
+    /// Somebody else holds what every batch needs, until [`Held::let_go`].
     pub(super) async fn is_held(&self) -> Held {
         match &self.shared.database {
             Database::InMemory(model) => {
@@ -243,7 +243,7 @@ pub(super) enum Held {
 }
 
 impl Held {
-    pub(super) async fn is_let_go(self) {
+    pub(super) async fn let_go(self) {
         match self {
             Self::ForSomeTime => {}
             Self::OnSqlite(mut other) => drop(other.execute("ROLLBACK").await.unwrap()),

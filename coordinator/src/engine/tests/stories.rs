@@ -299,7 +299,7 @@ async fn story_27_a_lock_that_somebody_holds_delays_decisions_and_loses_nothing(
     let rolls_back = say(&rig, says(&second, Resolution::RollBack)).await;
     assert!(!commits.is_finished() && !rolls_back.is_finished());
     assert_eq!(rig.published(), []);
-    held.is_let_go().await;
+    held.let_go().await;
     assert_eq!(commits.await.unwrap(), Ok(Outcome::DecidedNow));
     assert_eq!(rolls_back.await.unwrap(), Ok(Outcome::DecidedNow));
     assert_eq!(rig.coordinator.status().health(), Health::Running);
