@@ -122,3 +122,35 @@ async fn a_client_cannot_name_the_real_queue_itself() {
     assert_eq!(bodies(&broker, "t").await, ["1"]);
     assert!(bodies(&broker, "victim").await.is_empty());
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_waits_is_not_deleted_nor_is_what_the_next_start_reads() {
+    let world = World::new();
+    let mut broker = world.open().await;
+    broker.send(delayed("t", 3, "ten seconds")).await.unwrap();
+    for _ in 0..2 {
+        for _ in 0..20 {
+            let plain = Message::builder("u").body("plain").build().unwrap();
+            broker
+                .send(Incoming::new(&plain, Some(0), 1))
+                .await
+                .unwrap();
+        }
+        world.log.want(world.log.range().end);
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        assert!(world.log.range().start.0 < 1_000, "it waits");
+        drop(broker);
+        broker = world.open().await;
+    }
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    assert_eq!(bodies(&broker, "t").await, ["ten seconds"]);
+    let end = world.log.range().end;
+    world.log.want(end);
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert!(world.log.range().start >= end, "nobody needs it any more");
+    drop(broker);
+    // What was told in the part that is deleted is in the snapshot.
+    let broker = world.open().await;
+    let names = ["t", "u"].map(|name| broker.queue_range(&queue(name, 0)).unwrap());
+    assert_eq!(names, [1..1, 40..40]);
+}
