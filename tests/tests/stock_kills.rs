@@ -1,8 +1,7 @@
 //! A server that is killed with SIGKILL at every step and at random moments, under load from a stock Java client that stays.
 //!
 //! `HALFMOON_STOCK_KILLS` is how many random moments there are, on both databases together: 300, and 3000 in the longer runs.
-//! One takes 0.6 s: half of it under load, a third until the server is back, and the rest is a look at everything after every
-//! fifth.
+//! One takes 0.6 s on SQLite and 1.1 s on Postgres, where the client is an older one that is back later. The two run side by side.
 
 mod load;
 

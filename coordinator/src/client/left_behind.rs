@@ -1,5 +1,9 @@
 //! Deleting the markers that earlier processes left behind: those of their last while, and of commits whose answer was lost.
+//!
+//! Their ids tell roughly how old they are. That is a wall clock's word, and a wall clock may jump: a marker goes only once this
+//! process has known for the whole grace time that its decision is confirmed, counted by its own pauses.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,36 +27,64 @@ pub(super) struct LeftBehind {
     pub(super) endpoint: Arc<dyn Endpoint>,
     pub(super) markers: Markers,
     pub(super) clock: Arc<dyn Clock>,
-    /// Younger ones are left alone.
+    /// Younger ones are left alone, and so are those that were confirmed a shorter while ago.
     pub(super) kept: Duration,
+}
+
+/// Markers that may go soon.
+struct Confirmed {
+    store: Arc<dyn MarkerStore>,
+    ids: Vec<TransactionId>,
+    /// How long that has been known, at least.
+    for_at_least: Duration,
 }
 
 impl LeftBehind {
     /// Passes over all markers, for ever.
     pub(super) async fn run(self) {
         loop {
+            // As many pages as pauses fit into the grace time.
+            let mut confirmed = VecDeque::new();
             for identity in self.markers.identities() {
                 let Some(store) = self.markers.get(identity) else {
                     continue;
                 };
                 let mut after = Some(TransactionId(0));
                 while let Some(behind) = after {
-                    tokio::time::sleep(PAUSE).await;
-                    after = self.page(&**store, behind).await.unwrap_or_else(|error| {
+                    self.pause(&mut confirmed).await;
+                    let page = self.page(store, behind, &mut confirmed).await;
+                    after = page.unwrap_or_else(|error| {
                         tracing::debug!(%error, "markers are deleted later");
                         None
                     });
                 }
             }
+            while !confirmed.is_empty() {
+                self.pause(&mut confirmed).await;
+            }
             tokio::time::sleep(AGAIN).await;
         }
     }
 
-    /// Deletes what is confirmed among the next markers behind `after`; returns behind which the next page begins.
+    /// Pauses, and deletes what has been confirmed for long enough by then.
+    async fn pause(&self, confirmed: &mut VecDeque<Confirmed>) {
+        tokio::time::sleep(PAUSE).await;
+        for page in confirmed.iter_mut() {
+            page.for_at_least += PAUSE;
+        }
+        while let Some(page) = confirmed.pop_front_if(|page| page.for_at_least >= self.kept) {
+            if let Err(error) = page.store.prune(&page.ids).await {
+                tracing::debug!(%error, "markers are deleted later");
+            }
+        }
+    }
+
+    /// Puts down what is confirmed among the next markers behind `after`; returns behind which the next page begins.
     async fn page(
         &self,
-        store: &dyn MarkerStore,
+        store: &Arc<dyn MarkerStore>,
         after: TransactionId,
+        confirmed: &mut VecDeque<Confirmed>,
     ) -> Result<Option<TransactionId>, MarkerError> {
         let kept = u64::try_from(self.kept.as_millis()).unwrap_or(u64::MAX);
         let before = TransactionId::new(self.clock.wall_ms().saturating_sub(kept), 0);
@@ -60,9 +92,13 @@ impl LeftBehind {
         if old.is_empty() {
             return Ok(None);
         }
-        let confirmed = self.endpoint.committed(&old).await;
-        if !confirmed.is_empty() {
-            store.prune(&confirmed).await?;
+        let ids = self.endpoint.committed(&old).await;
+        if !ids.is_empty() {
+            confirmed.push_back(Confirmed {
+                store: Arc::clone(store),
+                ids,
+                for_at_least: Duration::ZERO,
+            });
         }
         Ok(old.last().copied())
     }
@@ -103,17 +139,25 @@ mod tests {
         };
         let pass = tokio::spawn(left_behind.run());
         tokio::time::sleep(PAUSE * 5).await;
-        let all = store.committed(TransactionId(0), TransactionId(u128::MAX), 9999);
-        assert_eq!(all.await, Ok(vec![open, rolled_back, young]));
+        // A wall clock that jumps makes no marker older than it is.
+        clock.set_wall_ms(1_004_000_000);
+        tokio::time::sleep(kept - PAUSE * 6).await;
+        let all = async || {
+            let all = store.committed(TransactionId(0), TransactionId(u128::MAX), 9999);
+            all.await.unwrap()
+        };
+        assert_eq!(all().await.len(), 1203, "nothing is confirmed for so long");
+        tokio::time::sleep(PAUSE * 8).await;
+        clock.set_wall_ms(1_000_000_000);
+        assert_eq!(all().await, [open, rolled_back, young]);
         assert_eq!(store.read(tombstone).await, Ok(Some(Marker::Tombstone)));
 
         clock.advance(Duration::from_secs(3600));
         coordinator.decide([&open], State::Committed);
-        tokio::time::sleep(AGAIN + PAUSE * 2).await;
-        let all = store.committed(TransactionId(0), TransactionId(u128::MAX), 9999);
+        tokio::time::sleep(AGAIN + kept + PAUSE * 4).await;
         assert_eq!(
-            all.await,
-            Ok(vec![rolled_back]),
+            all().await,
+            [rolled_back],
             "its message is not there: a person looks"
         );
         pass.abort();
