@@ -1,11 +1,9 @@
 //! Half messages that are open for longer than the log keeps messages.
 
 use mq_core::clock::ManualClock;
-use mq_core::log::{AppendError, ReadError, Stored};
+use mq_core::log::{AppendError, ReadError};
 use mq_core::random::SeededRandom;
-use mq_core::wire::record::RecordView;
 
-use super::super::half;
 use super::super::settings::Settings;
 use super::rig::Rig;
 use super::*;
@@ -30,54 +28,6 @@ fn is_gone(rig: &Rig, position: Position) -> bool {
 }
 
 #[tokio::test(start_paused = true)]
-async fn story_17_a_half_message_is_carried_forward_and_decided_by_its_first_identity() {
-    for (resolution, published) in [(Resolution::Commit, 1), (Resolution::RollBack, 0)] {
-        let mut rig = Rig::new().await;
-        let (receipt, done) = (rig.half().await, rig.half().await);
-        rig.resolve(&done, Resolution::RollBack).await;
-        for _ in 0..3 {
-            delete_what_is_old(&rig).await;
-            assert!(is_gone(&rig, receipt.position) && is_gone(&rig, done.position));
-            let at = row(&rig, &receipt).await.moved_to.expect("it was carried");
-            assert!(at >= rig.log.range().start);
-            rig = rig.crash().await.unwrap();
-        }
-        assert_eq!(row(&rig, &done).await.moved_to, None, "nobody needs it");
-        let wrong = Resolve {
-            queue_offset: done.queue_offset,
-            ..Rig::says(&receipt, resolution)
-        };
-        let refused = rig.coordinator.resolve(wrong).await.unwrap();
-        assert!(
-            matches!(refused, Outcome::NoSuchHalfMessage { .. }),
-            "{refused:?}"
-        );
-        assert_eq!(rig.resolve(&receipt, resolution).await, Outcome::DecidedNow);
-        let finals: Vec<Stored> = rig
-            .log
-            .scan(Position(0))
-            .unwrap()
-            .map(Result::unwrap)
-            .collect();
-        let finals: Vec<&Stored> = finals
-            .iter()
-            .filter(|stored| {
-                let mark = stored.mark.map(|mark| (mark.owner, mark.kind));
-                mark == Some((half::OWNER, half::FINAL))
-            })
-            .collect();
-        assert_eq!(finals.len(), published);
-        for stored in finals {
-            let view = RecordView::parse(&stored.bytes).unwrap();
-            assert_eq!(
-                (view.body, view.prepared_position),
-                (&b"hello"[..], receipt.position.0)
-            );
-        }
-    }
-}
-
-#[tokio::test(start_paused = true)]
 async fn story_17_a_producer_is_asked_about_the_first_identity_of_what_was_carried() {
     let mut rig = Rig::new().await;
     let receipt = rig.half().await;
@@ -96,58 +46,6 @@ async fn story_17_a_producer_is_asked_about_the_first_identity_of_what_was_carri
     delete_what_is_old(&rig).await;
     rig.pass(Duration::from_secs(10)).await;
     assert!(asked.take().contains(&receipt.position));
-}
-
-#[tokio::test(start_paused = true)]
-async fn story_18_a_copy_that_no_row_knows_of_is_found_by_the_next_start() {
-    for resolution in [None, Some(Resolution::Commit), Some(Resolution::RollBack)] {
-        let mut rig = Rig::new().await;
-        let receipt = rig.half().await;
-        rig.coordinator.write_held().await.unwrap();
-        let before = row(&rig, &receipt).await;
-        let stored = half::kept(&*rig.log, &before).unwrap();
-        // The process dies before anybody hears of the copy; the decision lands all the same.
-        rig.log
-            .append(Submission {
-                entries: vec![half::moved(&before.half, &stored.bytes)],
-                flush: Flush::Sync,
-                then: Box::new(|_| ()),
-            })
-            .unwrap();
-        if let Some(resolution) = resolution {
-            assert_eq!(rig.resolve(&receipt, resolution).await, Outcome::DecidedNow);
-        }
-        for _ in 0..2 {
-            rig = rig.crash().await.unwrap();
-            let after = row(&rig, &receipt).await;
-            let copy = rig.log.read(after.stored_at()).unwrap();
-            assert_eq!(copy.mark.map(|mark| mark.kind), Some(half::MOVED));
-            assert_eq!(
-                (after.state, after.decided),
-                match resolution {
-                    None => (State::Prepared, None),
-                    Some(_) => (after.state, after.decided),
-                }
-            );
-            let all = rig
-                .store
-                .list(&Filter {
-                    limit: 9,
-                    ..Filter::default()
-                })
-                .await;
-            assert_eq!(all.unwrap().len(), 1, "never a second row");
-        }
-        let published = usize::from(resolution == Some(Resolution::Commit));
-        assert_eq!(rig.published().len(), published);
-        if resolution.is_none() {
-            assert_eq!(
-                rig.resolve(&receipt, Resolution::Commit).await,
-                Outcome::DecidedNow
-            );
-            assert_eq!(rig.published(), [receipt.id]);
-        }
-    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -4,6 +4,8 @@
 
 use mq_core::client::Producer;
 use mq_core::clock::ManualClock;
+use mq_core::log::{ReadError, Stored};
+use mq_core::wire::record::RecordView;
 use tokio::task::JoinHandle;
 
 use super::operate::OperateError;
@@ -47,6 +49,8 @@ on_every_database!(
     story_3_a_decision_that_overtakes_another_half_message_does_not_move_the_watermark_past_it,
     story_5_whoever_is_taken_over_stops,
     story_6_an_unknown_commit_is_found_out_and_happens_once,
+    story_17_a_half_message_is_carried_forward_and_decided_by_its_first_identity,
+    story_18_a_copy_that_no_row_knows_of_is_found_by_the_next_start,
     story_19_a_topic_with_open_half_messages_can_neither_be_deleted_nor_shrunk,
     story_19_a_final_that_the_full_disk_refused_is_published_later,
     story_26_a_wall_clock_that_jumps_changes_nothing,
@@ -209,6 +213,118 @@ async fn story_6_an_unknown_commit_is_found_out_and_happens_once(stage: Stage) {
 }
 
 /// The topic is deleted or shrunk between the half message and its final.
+/// The row of a half message.
+async fn row(rig: &Rig, receipt: &HalfReceipt) -> Row {
+    let row = rig.store.reader().transaction(receipt.id).await.unwrap();
+    row.expect("it has a row")
+}
+
+/// The log deletes what stands there now and nobody needs, `gone` among it.
+async fn trimmed(rig: &Rig, gone: Position) {
+    rig.log.want(rig.log.range().end);
+    rig.until("it is deleted", async |rig| {
+        rig.log.read(gone) == Err(ReadError::Gone(gone))
+    })
+    .await;
+}
+
+/// Finals in the log.
+fn finals(rig: &Rig) -> Vec<Stored> {
+    let all = rig.log.scan(Position(0)).unwrap().map(Result::unwrap);
+    all.filter(|stored| {
+        let mark = stored.mark.map(|mark| (mark.owner, mark.kind));
+        mark == Some((half::OWNER, half::FINAL))
+    })
+    .collect()
+}
+
+async fn story_17_a_half_message_is_carried_forward_and_decided_by_its_first_identity(
+    stage: Stage,
+) {
+    let mut rig = Rig::on(stage).await;
+    for resolution in [Resolution::Commit, Resolution::RollBack] {
+        let (receipt, done) = (rig.half().await, rig.half().await);
+        rig.resolve(&done, Resolution::RollBack).await;
+        rig.coordinator.write_held().await.unwrap();
+        for _ in 0..3 {
+            // Each time the copy of the time before, too.
+            let before = row(&rig, &receipt).await.stored_at();
+            // Something of ours behind it, so that the watermark gets so far.
+            let other = rig.half().await;
+            rig.resolve(&other, Resolution::RollBack).await;
+            trimmed(&rig, before).await;
+            let at = row(&rig, &receipt).await.moved_to.expect("it was carried");
+            assert!(at >= rig.log.range().start);
+            rig = rig.crash().await.unwrap();
+        }
+        assert_eq!(row(&rig, &done).await.moved_to, None, "nobody needs it");
+        let wrong = Resolve {
+            queue_offset: done.queue_offset,
+            ..says(&receipt, resolution)
+        };
+        let refused = rig.coordinator.resolve(wrong).await.unwrap();
+        assert!(
+            matches!(refused, Outcome::NoSuchHalfMessage { .. }),
+            "{refused:?}"
+        );
+        assert_eq!(rig.resolve(&receipt, resolution).await, Outcome::DecidedNow);
+        let finals = finals(&rig);
+        assert_eq!(
+            finals.len(),
+            usize::from(resolution == Resolution::Commit),
+            "that of the commit is deleted before the rollback is said"
+        );
+        for stored in finals {
+            let view = RecordView::parse(&stored.bytes).unwrap();
+            assert_eq!(view.body, b"hello");
+            assert_eq!(view.prepared_position, receipt.position.0);
+        }
+    }
+}
+
+async fn story_18_a_copy_that_no_row_knows_of_is_found_by_the_next_start(stage: Stage) {
+    let mut rig = Rig::on(stage).await;
+    let mut published = Vec::new();
+    for resolution in [None, Some(Resolution::Commit), Some(Resolution::RollBack)] {
+        let receipt = rig.half().await;
+        rig.coordinator.write_held().await.unwrap();
+        let before = row(&rig, &receipt).await;
+        let stored = half::kept(&*rig.log, &before).unwrap();
+        // The process dies before anybody hears of the copy; the decision lands all the same.
+        rig.log
+            .append(Submission {
+                entries: vec![half::moved(&before.half, &stored.bytes)],
+                flush: Flush::Sync,
+                then: Box::new(|_| ()),
+            })
+            .unwrap();
+        if let Some(resolution) = resolution {
+            assert_eq!(rig.resolve(&receipt, resolution).await, Outcome::DecidedNow);
+        }
+        let decided = row(&rig, &receipt).await;
+        for _ in 0..2 {
+            rig = rig.killed().await;
+            let after = row(&rig, &receipt).await;
+            let copy = rig.log.read(after.stored_at()).unwrap();
+            assert_eq!(copy.mark.map(|mark| mark.kind), Some(half::MOVED));
+            assert_eq!(
+                (after.half.position, after.state, after.decided),
+                (receipt.position, decided.state, decided.decided)
+            );
+        }
+        if resolution.is_none() {
+            assert_eq!(
+                rig.resolve(&receipt, Resolution::Commit).await,
+                Outcome::DecidedNow
+            );
+        }
+        if resolution != Some(Resolution::RollBack) {
+            published.push(receipt.id);
+        }
+        assert_eq!(rig.published(), published);
+    }
+}
+
 async fn story_19_a_topic_with_open_half_messages_can_neither_be_deleted_nor_shrunk(stage: Stage) {
     let mut rig = Rig::on(stage).await;
     let topic = TopicName::new("orders").unwrap();
