@@ -187,18 +187,14 @@ async fn take_over(world: &World, machine: &Machine, first: &Server) -> Result<O
 }
 
 /// A life without trouble, in which everything must come to its end. Returns a digest of it; `None` if the disk had a fault left
-/// that kept it from starting, or the database was older than the log.
+/// that ended it, or the database was older than the log.
 pub(super) fn healing(world: &World) -> Result<Option<(String, Counts)>> {
     world.store.heal();
     let runtime = runtime()?;
-    runtime.block_on(async {
+    let lived = runtime.block_on(async {
         let machine = Machine::good(world);
-        let server = match begin(world, &machine).await {
-            Err(error) if was_planned(&error) => return Ok(None),
-            server => match server? {
-                Some(server) => server,
-                None => return Ok(None),
-            },
+        let Some(server) = begin(world, &machine).await? else {
+            return Ok(None);
         };
         let mut producers = Vec::new();
         for service in server.services(world) {
@@ -243,7 +239,12 @@ pub(super) fn healing(world: &World) -> Result<Option<(String, Counts)>> {
         }
         drop(producers);
         judge::end(&server, world).await.map(Some)
-    })
+    });
+    match lived {
+        // Once: the next one heals.
+        Err(error) if was_planned(&error) => Ok(None),
+        lived => lived,
+    }
 }
 
 /// Whether a fault of the disk that was planned earlier has come only now.
