@@ -115,7 +115,7 @@ impl Echo {
 }
 
 /// What of a row's half message is not as the log tells it.
-fn differs(told: &Half, stated: &Half) -> Option<String> {
+pub(crate) fn differs(told: &Half, stated: &Half) -> Option<String> {
     let number = |what: &str, stated: u64, told: u64| {
         (stated != told).then(|| format!("its row says {what} {stated}, the log says {told}"))
     };

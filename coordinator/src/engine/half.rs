@@ -263,6 +263,26 @@ pub fn read(stored: &Stored) -> Result<Decoded, NotAHalf> {
     Ok(decoded)
 }
 
+/// Reads a half message from a copy that carries it forward; `prepared_at` is when that was made.
+///
+/// # Errors
+/// [`NotAHalf`] says what is missing or unreadable.
+pub fn carried(stored: &Stored) -> Result<Half, NotAHalf> {
+    let half = read(stored)?.half;
+    let is_behind = half.position < stored.position;
+    if is_behind
+        && stored
+            .mark
+            .is_some_and(|mark| mark.number == half.position.0)
+    {
+        return Ok(half);
+    }
+    Err(NotAHalf {
+        position: stored.position,
+        why: "it says another first place than its record",
+    })
+}
+
 /// Reads a decision from the final or the echo that records it.
 ///
 /// # Errors

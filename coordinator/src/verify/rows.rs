@@ -1,5 +1,6 @@
 //! Walking the transactions' rows, and the log beside them.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::vec;
@@ -11,7 +12,7 @@ use tokio::sync::mpsc;
 
 use super::{Finding, Progress, VerifyError};
 use crate::audit::books::{Books, Mismatch};
-use crate::audit::echo::{Echo, Recorded};
+use crate::audit::echo::{self, Echo, Recorded};
 use crate::audit::{Event, Step};
 use crate::engine::half;
 use crate::store::{Half, Pages, Row, StoreError, TxReader};
@@ -65,6 +66,13 @@ impl Rows {
 /// What a record of the coordinator's tells.
 enum Told {
     Half(Half),
+    /// A half message that was carried forward.
+    Moved {
+        /// As it was where it stood first.
+        half: Half,
+        /// Where this copy stands.
+        at: Position,
+    },
     Decision(Recorded),
     /// Where the log ends.
     End(Position),
@@ -96,7 +104,9 @@ pub(super) async fn walk(
         stated,
         start: log.map_or(watermark, |log| begin(log)),
         watermark,
+        end: Position(0),
         echo: Echo::default(),
+        away: BTreeMap::new(),
         found: Vec::new(),
     };
     if let Some(log) = log {
@@ -130,20 +140,37 @@ struct Walk {
     /// Where the log begins: what stood before is deleted. Zero for a log of which nothing is.
     start: Position,
     watermark: Position,
+    /// Where it ends.
+    end: Position,
     echo: Echo,
+    /// Rows whose half messages are not, or not only, where they stood first.
+    away: BTreeMap<Position, Away>,
     found: Vec<Finding>,
+}
+
+/// What a row says of a half message that was carried forward, or has to be.
+struct Away {
+    half: Half,
+    /// Where its newest copy stands.
+    to: Option<Position>,
+    /// Whether somebody may still need it.
+    is_needed: bool,
+    /// Whether the log has that copy.
+    is_there: bool,
 }
 
 impl Walk {
     async fn take(&mut self, told: Told) -> Result<(), VerifyError> {
         match told {
             Told::Half(half) => self.half(&half).await?,
+            Told::Moved { half, at } => self.moved(half, at).await?,
             Told::Decision(recorded) => match self.echo.decision(&recorded) {
                 Ok(true) => {}
                 Ok(false) => self.unexpected(&recorded).await?,
                 Err(mismatch) => self.found.push(mismatch.into()),
             },
             Told::End(end) => {
+                self.end = end;
                 while let Some(row) = self.rows.before(end).await? {
                     self.alone(&row);
                 }
@@ -160,7 +187,7 @@ impl Walk {
         }
         let here = Position(half.position.0 + 1);
         if let Some(row) = self.rows.before(here).await? {
-            self.stated.state(&row);
+            self.pass(&row);
             let mismatch = self.echo.half(half, &row);
             self.found.extend(mismatch.map(Finding::from));
             return Ok(());
@@ -180,9 +207,64 @@ impl Walk {
         Ok(())
     }
 
+    /// A copy of a half message that was carried forward.
+    async fn moved(&mut self, mut half: Half, at: Position) -> Result<(), VerifyError> {
+        let first = half.position;
+        // Of those that stand where the log has them the rows have come by.
+        let behind = Position(first.0 + 1).min(self.start.max(Position(1)));
+        while let Some(row) = self.rows.before(behind).await? {
+            self.alone(&row);
+        }
+        let Some(away) = self.away.get_mut(&first) else {
+            let row = self.reader.transaction(half.id).await?;
+            // Decided long ago, and forgotten.
+            let Some(row) = row else { return Ok(()) };
+            half.prepared_at = row.half.prepared_at;
+            let what = if row.half.position == first {
+                echo::differs(&half, &row.half)
+            } else {
+                let stated = row.half.position;
+                Some(format!(
+                    "its row says position {stated}, the log has a copy of the one at {first}"
+                ))
+            };
+            if let Some(what) = what {
+                self.differs(half.id, &what);
+            }
+            return Ok(());
+        };
+        half.prepared_at = away.half.prepared_at;
+        away.is_there |= away.to == Some(at);
+        let what = echo::differs(&half, &away.half);
+        let to = away.to.unwrap_or(first);
+        let lags = away.to.map_or(away.is_needed, |to| to < at);
+        let is_older = lags && at < self.watermark;
+        let older =
+            || format!("its row says that it stands at {to}, the log has a later copy at {at}");
+        if let Some(what) = what.or_else(|| is_older.then(older)) {
+            self.differs(half.id, &what);
+        }
+        Ok(())
+    }
+
+    /// A row that came by.
+    fn pass(&mut self, row: &Row) {
+        self.stated.state(row);
+        let is_needed = !row.state.is_decided() || row.unpublished.is_some();
+        if row.moved_to.is_some() || is_needed && row.half.position < self.start {
+            let away = Away {
+                half: row.half.clone(),
+                to: row.moved_to,
+                is_needed,
+                is_there: false,
+            };
+            self.away.insert(row.half.position, away);
+        }
+    }
+
     /// A row at whose position the log has no half message, or no longer.
     fn alone(&mut self, row: &Row) {
-        self.stated.state(row);
+        self.pass(row);
         let position = row.half.position;
         if position >= self.start {
             let what =
@@ -193,13 +275,21 @@ impl Walk {
 
     /// The log has a decision, and no row that came by says so.
     async fn unexpected(&mut self, recorded: &Recorded) -> Result<(), VerifyError> {
-        if recorded.half < self.start {
+        let row = self.reader.transaction(recorded.id).await?;
+        let was_kept = recorded.half >= self.start;
+        if row.is_none() && !was_kept {
+            // Forgotten.
             return Ok(());
         }
-        let row = self.reader.transaction(recorded.id).await?;
         let (word, number) = (recorded.decision.state().word(), recorded.number);
         let what = match row.and_then(|row| Some((row.state, row.decided?))) {
-            Some((_, decided)) if decided.number == number => {
+            // That of a half message that is deleted.
+            Some((state, decided))
+                if !was_kept && (state.word(), decided.number) == (word, number) =>
+            {
+                return Ok(());
+            }
+            Some((_, decided)) if was_kept && decided.number == number => {
                 if recorded.position >= self.watermark {
                     // The row was read before it was decided.
                     return Ok(());
@@ -217,17 +307,39 @@ impl Walk {
         Ok(())
     }
 
+    /// What is wrong with where a row says that its half message stands, after all of the log came by.
+    fn is_lost(&self, away: &Away) -> Option<String> {
+        let is_there = away.is_there
+            // Nobody needs it, or it was carried there a moment ago.
+            || away.to.is_some_and(|to| to >= self.end || to < self.start && !away.is_needed);
+        match away.to {
+            _ if is_there => None,
+            Some(to) => Some(format!(
+                "its row says that it was carried to {to}, where the log has no copy of it"
+            )),
+            None => Some(format!(
+                "its row says position {}, the log begins at {}, and no copy is named",
+                away.half.position, self.start
+            )),
+        }
+    }
+
     fn differs(&mut self, transaction: TransactionId, what: &str) {
         let what = what.to_owned();
         self.found.push(Mismatch { transaction, what }.into());
     }
 
     async fn end(mut self) -> Result<Walked, VerifyError> {
-        for mismatch in self.echo.unrecorded() {
+        for mismatch in std::mem::take(&mut self.echo).unrecorded() {
             let events = self.reader.events(mismatch.transaction).await?;
             let was_late = |event: &Event| event.to == Step::Unpublished;
             if !events.iter().any(was_late) {
                 self.found.push(mismatch.into());
+            }
+        }
+        for away in std::mem::take(&mut self.away).into_values() {
+            if let Some(what) = self.is_lost(&away) {
+                self.differs(away.half.id, &what);
             }
         }
         Ok(Walked {
@@ -290,16 +402,19 @@ fn read(
     Ok(())
 }
 
-/// What a record tells; `None` if it is not the coordinator's, or carries a half message forward.
+/// What a record tells; `None` if it is not the coordinator's.
 fn tell(stored: &Stored) -> Option<Told> {
     let mark = stored.mark.filter(|mark| mark.owner == half::OWNER)?;
     let id = TransactionId(mark.key);
     let told = if mark.kind == half::HALF {
         half::read(stored).map(|decoded| Told::Half(decoded.half))
-    } else if half::is_decision(&mark) {
-        half::recorded(stored).map(Told::Decision)
+    } else if mark.kind == half::MOVED {
+        half::carried(stored).map(|half| Told::Moved {
+            half,
+            at: stored.position,
+        })
     } else {
-        return None;
+        half::recorded(stored).map(Told::Decision)
     };
     Some(told.unwrap_or_else(|error| {
         Told::Nonsense(Mismatch {

@@ -8,6 +8,7 @@ use mq_core::message::Message;
 use mq_core::names::GroupName;
 use mq_core::random::SystemRandom;
 
+mod moved;
 mod touching;
 
 use super::*;
@@ -28,6 +29,11 @@ async fn history_but(data: &Path, database: &Database, fourth: Resolution) {
         database: Some(database.clone()),
         ..Settings::default()
     };
+    history_with(data, settings, fourth).await;
+}
+
+/// The same with these settings.
+async fn history_with(data: &Path, settings: Settings, fourth: Resolution) {
     let open = Embedded::open(data, settings).await.unwrap();
     let coordinator = open.coordinator();
     let group = GroupName::new("order-service").unwrap();
@@ -124,39 +130,5 @@ async fn a_history_that_grows_meanwhile_is_not_blamed() {
         }
     };
     tokio::join!(load, look);
-    open.close().await.unwrap();
-}
-
-#[tokio::test]
-async fn a_half_message_that_was_carried_forward_is_no_decision() {
-    let folder = tempfile::tempdir().unwrap();
-    let data = folder.path().join("data");
-    history(&data, &Database::Sqlite(data.join(DATABASE_FILE))).await;
-    let open = Embedded::open(&data, Settings::default()).await.unwrap();
-    let (reader, log) = (open.coordinator().reader(), open.broker().log().clone());
-    for id in [2, 5, 7] {
-        let row = reader.transaction(TransactionId(id)).await.unwrap();
-        let row = row.unwrap();
-        let stored = half::kept(&*log, &row).unwrap();
-        let (told, durable) = tokio::sync::oneshot::channel();
-        log.append(Submission {
-            entries: vec![half::moved(&row.half, &stored.bytes)],
-            flush: Flush::Sync,
-            then: Box::new(move |placed| told.send(placed.map(|_| ())).unwrap()),
-        })
-        .unwrap();
-        durable.await.unwrap().unwrap();
-    }
-    drop(log);
-    open.close().await.unwrap();
-    let open = Embedded::open(&data, Settings::default()).await.unwrap();
-    let (reader, log) = (open.coordinator().reader(), log_of(&data));
-    let subject = Subject {
-        reader: &reader,
-        log: Some(&log),
-        recorded_contradictions: 8,
-    };
-    let report = verify(&subject, &SystemRandom, &Arc::default()).await;
-    assert_eq!(report.unwrap().findings, vec![]);
     open.close().await.unwrap();
 }

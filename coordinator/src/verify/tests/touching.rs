@@ -28,13 +28,13 @@ const NOT_COMPARED: [(&str, &str); 4] = [
 ];
 
 /// A connection to which nothing is forbidden: its owner has thrown triggers and checks away.
-enum Intruder {
+pub(super) enum Intruder {
     Sqlite(SqliteConnection),
     Postgres(PgConnection),
 }
 
 impl Intruder {
-    async fn sqlite(database: &Path, kept: &Path) -> Self {
+    pub(super) async fn sqlite(database: &Path, kept: &Path) -> Self {
         let options = SqliteConnectOptions::new().filename(database);
         let mut this = Self::Sqlite(options.connect().await.unwrap());
         std::fs::File::create(kept).unwrap();
@@ -49,7 +49,7 @@ impl Intruder {
         this
     }
 
-    async fn postgres(database: &PgConnectOptions) -> Self {
+    pub(super) async fn postgres(database: &PgConnectOptions) -> Self {
         let mut this = Self::Postgres(database.connect().await.unwrap());
         this.run("SET search_path = halfmoon; CREATE SCHEMA kept")
             .await;
@@ -80,7 +80,7 @@ impl Intruder {
     }
 
     /// Runs statements as they stand; returns how many rows they changed.
-    async fn run(&mut self, sql: &str) -> u64 {
+    pub(super) async fn run(&mut self, sql: &str) -> u64 {
         let statement = AssertSqlSafe(sql.to_owned());
         let done = match self {
             Self::Sqlite(connection) => connection
@@ -96,7 +96,7 @@ impl Intruder {
     }
 
     /// Keeps a copy of everything.
-    async fn keep(&mut self) {
+    pub(super) async fn keep(&mut self) {
         for table in TABLES {
             self.run(&format!(
                 "CREATE TABLE kept.{table} AS SELECT * FROM {table}"
@@ -106,7 +106,7 @@ impl Intruder {
     }
 
     /// Puts everything back as it was.
-    async fn restore(&mut self) {
+    pub(super) async fn restore(&mut self) {
         let mut all = String::from("BEGIN;");
         for table in TABLES {
             all += &format!("DELETE FROM {table}; INSERT INTO {table} SELECT * FROM kept.{table};");
@@ -115,7 +115,7 @@ impl Intruder {
     }
 
     /// The id of a transaction as it is written in SQL.
-    fn id(&self, number: u128) -> String {
+    pub(super) fn id(&self, number: u128) -> String {
         match self {
             Self::Sqlite(_) => format!("x'{number:032X}'"),
             Self::Postgres(_) => format!("'{number:032x}'::uuid"),
@@ -183,7 +183,7 @@ impl Intruder {
 }
 
 /// What `verify` finds, or why it cannot.
-async fn findings(database: &Database, log: Option<&Arc<LogReader>>) -> Vec<String> {
+pub(super) async fn findings(database: &Database, log: Option<&Arc<LogReader>>) -> Vec<String> {
     let reader = database.open_reader(Options::default()).await.unwrap();
     let subject = Subject {
         reader: &reader,
