@@ -1,7 +1,7 @@
 //! One history: databases and logs of different days beside each other are refused, repaired, backed up and restored, with
 //! real processes and SIGKILL.
 
-mod kept;
+pub(crate) mod kept;
 
 use std::time::Duration;
 
@@ -83,10 +83,10 @@ async fn heals(runs: &mut Runs, after: &str) {
 async fn yesterdays_database(on: On) {
     let mut runs = Runs::new(on).await;
     runs.run(20, "", &Kill::Never);
-    let yesterday = KeptDatabase::of(&runs).await;
+    let yesterday = KeptDatabase::of(&runs.data(), runs.postgres()).await;
     runs.run(20, "", &Kill::Never);
     runs.run(20, "local.committed:8", &Kill::Never);
-    yesterday.put_back(&runs).await;
+    yesterday.put_back(&runs.data(), runs.postgres()).await;
 
     let refusal = ["older than the log", "halfmoon repair"];
     is_refused(&runs, &refusal);
@@ -187,7 +187,7 @@ async fn backup_under_load(on: On) {
     // What pg_dump does; a file of SQLite's is in the backup.
     let database = match on {
         On::Sqlite => None,
-        On::Postgres => Some(KeptDatabase::of(&runs).await),
+        On::Postgres => Some(KeptDatabase::of(&runs.data(), runs.postgres()).await),
     };
     let folder = tempfile::tempdir().expect("a temporary folder can be made");
     let backup = folder.path().join("backup");
@@ -201,7 +201,7 @@ async fn backup_under_load(on: On) {
     running.kill().expect("it runs");
     std::fs::remove_dir_all(runs.data()).expect("it is there");
     if let Some(database) = database {
-        database.put_back(&runs).await;
+        database.put_back(&runs.data(), runs.postgres()).await;
     }
 
     command(&runs, &["restore", into], 0);

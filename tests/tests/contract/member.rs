@@ -301,6 +301,11 @@ fn pull(topic: &str, from: usize, wait: Duration) -> Frame {
     Frame::request(11, &fields, b"")
 }
 
+/// The answer to a pull of queue 0 of `topic` from number `from` on.
+pub(super) fn pulled(connection: &mut Connection, topic: &str, from: u64) -> Result<Frame> {
+    connection.call(&pull(topic, usize::try_from(from)?, Duration::ZERO))
+}
+
 /// The records of queue 0 from number `from` on, as they are stored.
 pub(super) fn records(connection: &mut Connection, topic: &str, from: usize) -> Result<Vec<u8>> {
     let answer = connection.call(&pull(topic, from, Duration::ZERO))?;

@@ -11,18 +11,20 @@ use tempfile::TempDir;
 use crate::crash::runs::{Runs, copy};
 
 /// The coordinator's tables in Postgres; the service's own are in the same database.
-const TABLES: [&str; 7] = [
+const TABLES: [&str; 9] = [
     "name",
     "identity",
     "tx",
     "unpublished",
+    "moved",
+    "forgotten",
     "audit",
     "seal",
     "owner",
 ];
 
 /// The coordinator's database.
-pub(super) enum KeptDatabase {
+pub(crate) enum KeptDatabase {
     /// Copies of its files.
     Files(TempDir),
     /// Copies of its tables, in a schema of their own.
@@ -31,10 +33,10 @@ pub(super) enum KeptDatabase {
 
 impl KeptDatabase {
     /// As it is now; a file must not be in use.
-    pub(super) async fn of(runs: &Runs) -> Self {
-        let Some(url) = runs.postgres() else {
+    pub(crate) async fn of(data: &Path, postgres: Option<&str>) -> Self {
+        let Some(url) = postgres else {
             let folder = tempfile::tempdir().expect("a temporary folder can be made");
-            files(&runs.data(), folder.path());
+            files(data, folder.path());
             return Self::Files(folder);
         };
         let mut connection = connect(url).await;
@@ -47,11 +49,11 @@ impl KeptDatabase {
     }
 
     /// Puts it back; nobody uses the database.
-    pub(super) async fn put_back(self, runs: &Runs) {
-        match (self, runs.postgres()) {
+    pub(crate) async fn put_back(&self, data: &Path, postgres: Option<&str>) {
+        match (self, postgres) {
             (Self::Files(folder), _) => {
-                remove(&runs.data());
-                files(folder.path(), &runs.data());
+                remove(data);
+                files(folder.path(), data);
             }
             (Self::Tables, Some(url)) => {
                 let mut connection = connect(url).await;
@@ -74,18 +76,18 @@ impl KeptDatabase {
 }
 
 /// The folder of the log.
-pub(super) struct KeptLog(TempDir);
+pub(crate) struct KeptLog(TempDir);
 
 impl KeptLog {
     /// As it is now; nobody uses it.
-    pub(super) fn of(runs: &Runs) -> Self {
+    pub(crate) fn of(runs: &Runs) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder can be made");
         copy(&runs.data().join(LOG_FOLDER), folder.path());
         Self(folder)
     }
 
     /// Puts it in the place of the log of `runs`.
-    pub(super) fn put_back(&self, runs: &Runs) {
+    pub(crate) fn put_back(&self, runs: &Runs) {
         let log = runs.data().join(LOG_FOLDER);
         fs::remove_dir_all(&log).expect("it is there");
         copy(self.0.path(), &log);
