@@ -71,11 +71,19 @@ pub(super) fn segments(from: &Path, to: &Path, held: &mut Held) -> io::Result<Co
     all.dedup();
     fs::create_dir(to)?;
     let mut copied = Copied::default();
+    let mut behind = None;
     for name in all.iter().rev() {
         let file = match held.0.remove(name) {
             Some(file) => file,
             None => File::open(from.join(name))?,
         };
+        let start = start(name);
+        let end = start + file.metadata()?.len();
+        if behind.is_some_and(|behind| behind != end) {
+            let what = format!("what follows position {end} was deleted before it could be copied");
+            return Err(io::Error::other(what));
+        }
+        behind = Some(start);
         copied.bytes += backwards(&file, &to.join(name))?;
         copied.segments += 1;
     }
@@ -94,6 +102,13 @@ fn names(folder: &Path) -> io::Result<Vec<OsString>> {
     }
     names.sort();
     Ok(names)
+}
+
+/// Where a segment begins.
+fn start(name: &OsString) -> u64 {
+    let name = name.to_string_lossy();
+    let number = name.strip_suffix(SEGMENT).unwrap_or_default();
+    number.parse().unwrap_or(0)
 }
 
 /// Copies one file from its end to its beginning.
@@ -208,16 +223,30 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let (from, to) = (folder.path().join("a"), folder.path().join("b"));
         fs::create_dir(&from).unwrap();
-        for name in ["0.log", "1.log"] {
+        for name in ["00.log", "06.log"] {
             fs::write(from.join(name), name).unwrap();
         }
         let mut held = Held::open(&from).unwrap();
-        fs::remove_file(from.join("0.log")).unwrap();
-        fs::write(from.join("2.log"), "2.log").unwrap();
+        fs::remove_file(from.join("00.log")).unwrap();
+        fs::write(from.join("12.log"), "12.log").unwrap();
         let copied = segments(&from, &to, &mut held).unwrap();
         assert_eq!(copied.segments, 3);
-        for name in ["0.log", "1.log", "2.log"] {
+        for name in ["00.log", "06.log", "12.log"] {
             assert_eq!(fs::read_to_string(to.join(name)).unwrap(), name);
         }
+    }
+
+    #[test]
+    fn a_log_that_deletes_faster_than_it_is_copied_is_no_backup() {
+        let folder = tempfile::tempdir().unwrap();
+        let (from, to) = (folder.path().join("a"), folder.path().join("b"));
+        fs::create_dir(&from).unwrap();
+        fs::write(from.join("00.log"), "00.log").unwrap();
+        let mut held = Held::open(&from).unwrap();
+        fs::remove_file(from.join("00.log")).unwrap();
+        // 06.log came and went.
+        fs::write(from.join("12.log"), "12.log").unwrap();
+        let error = segments(&from, &to, &mut held).unwrap_err();
+        assert!(error.to_string().contains("follows position 6"), "{error}");
     }
 }
