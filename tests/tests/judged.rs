@@ -185,6 +185,7 @@ impl Run {
                     number: mark.number,
                 }),
                 message: message.transpose().expect("a stored message"),
+                carried: None,
             });
         }
         let database = self.folder.path().join("halfmoon.db");
@@ -253,8 +254,8 @@ fn the_checker_means_the_same_by_its_numbers() {
         ]
     );
     assert_eq!(
-        [half::HALF, half::FINAL, half::ROLLBACK_ECHO],
-        [facts::HALF, facts::FINAL, facts::ROLLBACK]
+        [half::HALF, half::FINAL, half::ROLLBACK_ECHO, half::MOVED],
+        [facts::HALF, facts::FINAL, facts::ROLLBACK, facts::MOVED]
     );
     assert_eq!(half::OWNER.0, facts::COORDINATOR);
     assert_eq!(

@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use super::facts::{
-    COMMITTED, COORDINATOR, FINAL, HALF, Log, Mark, Message, PARKED, PREPARED, ROLLBACK,
+    COMMITTED, COORDINATOR, FINAL, HALF, Log, MOVED, Mark, Message, PARKED, PREPARED, ROLLBACK,
     ROLLED_BACK, Record, Row, World, step,
 };
 use super::{Phase, Promise, Report};
@@ -14,6 +14,7 @@ pub(super) fn check(world: &World, phase: Phase, report: &mut Report) {
     let rows = one_row_each(world, report);
     let decisions = numbered(world, report);
     halves(world, phase, report);
+    copies(world, report);
     records(world, &rows, report);
     published(world, phase, &decisions, report);
     order(world, report);
@@ -248,10 +249,54 @@ fn halves(world: &World, phase: Phase, report: &mut Report) {
     }
 }
 
+/// Copies of half messages: each is of its transaction's one, and what is open and deleted where it stood first has one.
+fn copies(world: &World, report: &mut Report) {
+    let rows: HashMap<u128, &Row> = world.sql.rows.iter().map(|row| (row.id, row)).collect();
+    let mut carried = HashSet::new();
+    for (record, mark) in ours(&world.log, MOVED) {
+        let what = format!("the copy of {:032X} at {}", mark.key, record.position);
+        carried.insert((mark.key, mark.number));
+        let Some(copy) = &record.carried else {
+            report.add(Promise::HalfHasRow, format!("{what} is no message"));
+            continue;
+        };
+        if copy.position != mark.number || !copy.body_intact {
+            report.add(
+                Promise::HalfHasRow,
+                format!("{what} is not what stood at {}", mark.number),
+            );
+        }
+        // Without a row it was decided and forgotten.
+        let told = (mark.number, copy.queue_offset, copy.body_len);
+        let kept = rows
+            .get(&mark.key)
+            .map(|row| (row.position, row.queue_offset, row.body_len));
+        if kept.is_some_and(|kept| kept != told) {
+            report.add(
+                Promise::HalfHasRow,
+                format!("{what} tells {told:?}, the row {kept:?}"),
+            );
+        }
+    }
+    for row in world.sql.rows.iter().filter(|row| row.decision.is_none()) {
+        if row.position < world.log.start && !carried.contains(&(row.id, row.position)) {
+            let what = format!(
+                "{} is open, deleted at {}, and has no copy",
+                name(row),
+                row.position
+            );
+            report.add(Promise::AckedHalfIsKept, what);
+        }
+    }
+}
+
 /// Finals and echoes: each belongs to a decision in SQL, and a final is its half message.
 fn records(world: &World, rows: &HashMap<u128, &Row>, report: &mut Report) {
+    let copies = ours(&world.log, MOVED);
+    let copies = copies.filter_map(|(record, mark)| Some((mark.key, record.carried.as_ref()?)));
     let halves: HashMap<u128, &Message> = ours(&world.log, HALF)
         .filter_map(|(record, mark)| Some((mark.key, record.message.as_ref()?)))
+        .chain(copies)
         .collect();
     let mut finals: HashMap<u128, u64> = HashMap::new();
     for (kind, state, word) in [(FINAL, COMMITTED, "final"), (ROLLBACK, ROLLED_BACK, "echo")] {

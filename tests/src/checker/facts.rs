@@ -47,6 +47,8 @@ pub struct Record {
     pub mark: Option<Mark>,
     /// The message, unless it is a note.
     pub message: Option<Message>,
+    /// The half message that a note of kind [`MOVED`] carries, as it was where it stood first.
+    pub carried: Option<Message>,
 }
 
 /// An owner's mark on a record.
@@ -54,11 +56,11 @@ pub struct Record {
 pub struct Mark {
     /// 0 is the broker, 1 the coordinator.
     pub owner: u8,
-    /// For the coordinator [`HALF`], [`FINAL`] or [`ROLLBACK`].
+    /// For the coordinator [`HALF`], [`FINAL`], [`ROLLBACK`] or [`MOVED`].
     pub kind: u8,
     /// The transaction.
     pub key: u128,
-    /// The decision's number.
+    /// The decision's number; of [`MOVED`] the first position of the half message.
     pub number: u64,
 }
 
@@ -70,6 +72,8 @@ pub const HALF: u8 = 1;
 pub const FINAL: u8 = 2;
 /// The echo of a rollback.
 pub const ROLLBACK: u8 = 3;
+/// A half message that was carried forward, since the log deletes its first place.
+pub const MOVED: u8 = 4;
 
 /// A stored message.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -9,7 +9,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
 
-use super::facts::{COORDINATOR, Log, Mark, Message, Record};
+use super::facts::{COORDINATOR, Log, MOVED, Mark, Message, Record};
 
 const SEGMENT_HEADER: usize = 4096;
 const BATCH_HEADER: usize = 80;
@@ -251,11 +251,20 @@ impl Walk {
             0 => Some(message(payload).with_context(|| format!("the message at {position}"))?),
             _ => None,
         };
+        let mark = (byte(header, 21)? == 1).then_some(mark);
+        let is_copy = |mark: &Mark| (mark.owner, mark.kind) == (COORDINATOR, MOVED);
+        let carried = match mark.filter(is_copy) {
+            Some(_) => {
+                Some(self::message(payload).with_context(|| format!("the copy at {position}"))?)
+            }
+            None => None,
+        };
         let record = Record {
             position,
             at: long(header, 56)?,
-            mark: (byte(header, 21)? == 1).then_some(mark),
+            mark,
             message,
+            carried,
         };
         Ok((record, (RECORD_HEADER + payload.len()).next_multiple_of(8)))
     }

@@ -47,6 +47,7 @@ fn record(
         at,
         mark,
         message,
+        carried: None,
     }
 }
 
@@ -724,4 +725,46 @@ fn a_missing_effect_is_found_once_healed() {
         report.to_string().contains("warehouse has not applied"),
         "{report}"
     );
+}
+
+/// A log that no longer has the half messages, but for a copy of the open one.
+fn trim(world: &mut World) {
+    (world.log.start, world.log.trimmed) = (350, true);
+    world.log.records.retain(|record| record.position >= 350);
+    let mut copy = record(600, 60, MOVED, OPEN_ONE, 300, None);
+    copy.carried = Some(message("HALF", 2, 300, OPEN_ONE));
+    world.log.records.push(copy);
+}
+
+#[test]
+fn a_log_that_begins_later_is_fine_with_a_copy_of_what_is_open() {
+    let mut world = good();
+    trim(&mut world);
+    let report = check(&world, Phase::Anytime);
+    assert!(report.is_clean(), "{report}");
+}
+
+#[test]
+fn an_open_half_message_that_was_deleted_without_a_copy_is_found() {
+    breaks_only(Promise::AckedHalfIsKept, |world| {
+        trim(world);
+        world.log.records.pop();
+    });
+}
+
+#[test]
+fn a_copy_of_another_half_message_than_the_row_tells_is_found() {
+    let spoils: [fn(&mut Message); 4] = [
+        |copy| copy.position = 200,
+        |copy| copy.queue_offset = 1,
+        |copy| copy.body_len = 6,
+        |copy| copy.body_intact = false,
+    ];
+    for spoil in spoils {
+        breaks_only(Promise::HalfHasRow, |world| {
+            trim(world);
+            let last = world.log.records.last_mut().expect("the copy");
+            spoil(last.carried.as_mut().expect("it carries one"));
+        });
+    }
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use mq_core::clock::{Clock, SystemClock};
+use tests::checker::{Phase, check, folder};
 use tests::process::{Ended, Kill, Program, pause};
 use tests::raw::{Connection, Frame, bodies};
 
@@ -83,9 +84,18 @@ fn command(stage: &Stage, arguments: &[&str], status: i32) -> Result<Ended> {
     Ok(ended)
 }
 
-/// History, rows and log fit together.
+/// History, rows and log fit together, to the product and to a judge of our own.
 fn is_clean(stage: &Stage) -> Result<()> {
     command(stage, &["audit", "verify"], 0)?;
+    let data = data(stage)?;
+    let world = stage.runtime.block_on(async {
+        match &stage.postgres {
+            None => folder::read(&data).await,
+            Some(url) => folder::read_with_postgres(&data, url).await,
+        }
+    });
+    let report = check(&world?, Phase::Anytime);
+    ensure!(report.is_clean(), "{report}");
     Ok(())
 }
 
