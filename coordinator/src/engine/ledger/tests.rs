@@ -311,6 +311,27 @@ fn contradictions_are_recorded_up_to_a_bound_and_counted_behind_it() {
 /// A decision that the log could not take leaves a gap. Until its row says so in SQL, `published` stands before the gap, and a
 /// recovery that does not meet the records behind it would write them once more.
 #[test]
+fn the_watermark_waits_for_the_row_of_a_half_message_that_was_carried_forward() {
+    let mut world = World::new();
+    let (half, first_check) = (half(1), ServerTime(7));
+    world.ledger.take_in(Durable::Half {
+        half: half.clone(),
+        first_check,
+    });
+    world.batch(&[], Duration::ZERO);
+    let to = Position(900);
+    world.ledger.take_in(Durable::Moved { half, to });
+    world.ledger.take_in(Durable::Known(Position(1_000)));
+    world.batch(&[], Duration::ZERO);
+    assert_eq!(world.ledger.owner().watermark, to, "no row says so");
+    world.batch(&[says(1, What::Move { to })], Duration::ZERO);
+    assert_eq!(world.rows[&Position(100)].moved_to, Some(to));
+    assert!(world.ledger.moved(to));
+    world.batch(&[], Duration::ZERO);
+    assert_eq!(world.ledger.owner().watermark, Position(1_000));
+}
+
+#[test]
 fn the_watermark_waits_for_the_gap_in_what_is_published() {
     let mut world = World::new();
     let at = |position, number| Durable::Decision {

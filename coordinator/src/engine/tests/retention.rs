@@ -117,6 +117,29 @@ async fn nothing_is_deleted_that_sql_does_not_reflect() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn nothing_is_deleted_before_its_row_says_where_the_copy_is() {
+    let mut rig = Rig::new().await;
+    let (receipt, later) = (rig.half().await, rig.half().await);
+    rig.resolve(&later, Resolution::RollBack).await;
+    rig.pass(Duration::from_secs(1)).await;
+    let reflected = rig.store.owner().await.unwrap().unwrap().watermark;
+    assert!(reflected > receipt.position);
+    rig.store.stall(true);
+    let before = rig.log.range().end;
+    delete_what_is_old(&rig).await;
+    assert!(rig.log.range().end > before, "the copy is in the log");
+    assert!(!is_gone(&rig, receipt.position));
+    rig.store.stall(false);
+    rig.pass(Duration::from_secs(4)).await;
+    assert!(is_gone(&rig, receipt.position));
+    assert_eq!(
+        rig.resolve(&receipt, Resolution::Commit).await,
+        Outcome::DecidedNow
+    );
+    assert_eq!(rig.published(), [receipt.id]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_final_that_the_full_disk_refused_is_published_from_the_copy_of_its_half_message() {
     let mut rig = Rig::new().await;
     let receipt = rig.half().await;
