@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use mq_core::clock::{Clock, SystemClock};
+use mq_core::random::{Random, SeededRandom};
 use tests::checker::{Phase, check, folder};
 use tests::process::{Ended, Kill, Program, pause};
 use tests::raw::{Connection, Frame, bodies};
@@ -22,6 +23,8 @@ const SMALL: [(&str, &str); 2] = [
 ];
 /// How often the server is killed.
 const KILLS: u32 = 6;
+/// How long the server goes on at most before a kill, in milliseconds: it looks at what it deletes every few seconds.
+const LATEST_MS: u64 = 2_000;
 
 /// Sends messages that nobody wants, about two segments.
 fn fill(stage: &Stage) -> Result<()> {
@@ -125,13 +128,17 @@ fn trimmed(on: On) -> Result<()> {
     let (published, dropped) = (early.half("published")?, early.half("dropped")?);
     ensure!(early.says(&published, Says::Commit)?.0 == 0);
     ensure!(early.says(&dropped, Says::RollBack)?.0 == 0);
+    let random = SeededRandom::new(17);
     for kill in 0..KILLS {
         fill(&stage)?;
-        // Every other time at once, whatever it is carrying or deleting.
+        // Whatever it is carrying or deleting when it is killed.
         if kill % 2 == 1 {
             is_trimmed(&stage)?;
         }
-        stage.server = stage.server.crash()?;
+        pause(Duration::from_millis(random.next_u64() % LATEST_MS));
+        stage.server.kill()?;
+        is_clean(&stage)?;
+        stage.server = stage.server.again()?;
     }
     is_trimmed(&stage)?;
 
