@@ -274,9 +274,14 @@ async fn write_missing(
         for row in writer.rows(some).await? {
             let at = row.half.position;
             if let Some(to) = moved.get(&at).filter(|to| row.moved_to < Some(**to)) {
-                requests.push(request(&row, What::Move { to: *to }, ""));
+                requests.push(about(&row.half, What::Move { to: *to }, ""));
                 rows.insert(at, row);
             }
+        }
+    }
+    for half in ledger.held_halves() {
+        if let Some(to) = moved.get(&half.position) {
+            requests.push(about(half, What::Move { to: *to }, ""));
         }
     }
     requests.sort_unstable_by_key(|request| request.half.position);
@@ -290,7 +295,7 @@ async fn write_missing(
                     number: decided.number,
                     reason: None,
                 };
-                requests.push(request(&row, what, "found in the log"));
+                requests.push(about(&row.half, what, "found in the log"));
                 rows.entry(row.half.position).or_insert(row);
             }
         }
@@ -327,10 +332,10 @@ async fn write_missing(
     Ok(())
 }
 
-/// What recovery says about the half message of `row`.
-fn request(row: &Row, what: What, evidence: &str) -> Request {
+/// What recovery says about a half message.
+fn about(half: &Half, what: What, evidence: &str) -> Request {
     Request {
-        half: row.half.clone(),
+        half: half.clone(),
         what,
         actor: Actor::Recovery,
         source: "".into(),

@@ -176,7 +176,7 @@ pub struct Batch {
     pub watermark: Position,
     /// Transactions without a row so far, decided already or not. Ordered by position, each position once.
     pub new: Vec<Row>,
-    /// Changes to rows that exist; at most one for a row, except that a [`Change::Count`], [`Change::Unpublished`] and
+    /// Changes to rows that exist, and [`Change::Move`] also to new ones; at most one for a row, except that a [`Change::Count`], [`Change::Unpublished`] and
     /// [`Change::Move`] may each stand beside another.
     pub changes: Vec<(Position, Change)>,
     /// The history, numbered from [`Owner::next_event`] on.
@@ -401,8 +401,9 @@ pub trait TxReader: fmt::Debug + Send + Sync {
         limit: u32,
     ) -> Result<Vec<Row>, StoreError>;
 
-    /// Rows whose half message is still needed and stands in the log before `before`: prepared, parked, or committed and not
-    /// published yet; in order of position, behind `after`, at most `limit`.
+    /// Rows whose half message is still needed and stands in the log before `before`: prepared, parked, or decided without a
+    /// durable record of that in the log, since a database that is put back may know less; in order of position, behind
+    /// `after`, at most `limit`.
     ///
     /// # Errors
     /// [`StoreError`].

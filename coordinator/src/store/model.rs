@@ -565,10 +565,7 @@ impl TxReader for Model {
         let needed = |row: &&Row| {
             let waits = match row.decided {
                 None => true,
-                Some(decided) => {
-                    row.state == State::Committed
-                        && (decided.number > published || row.unpublished.is_some())
-                }
+                Some(decided) => decided.number > published || row.unpublished.is_some(),
             };
             waits && row.stored_at() < before
         };

@@ -93,10 +93,8 @@ impl<'a> Draft<'a> {
                 Answer::Noted
             }
             What::Move { to } => {
-                // A row that is yet to be written says where the half message was stored first.
-                if let Some(touched) = self.touched.get_mut(&request.half.position)
-                    && touched.stored.is_some()
-                {
+                self.tell_half(request);
+                if let Some(touched) = self.touched.get_mut(&request.half.position) {
                     let before = touched.row.moved_to;
                     touched.row.moved_to = before.max(Some(*to));
                 }
@@ -369,6 +367,8 @@ impl<'a> Draft<'a> {
                         row.check_at = Some(check_at(&row.half, touched.first_check));
                     }
                     scheduled.extend(schedule(&row));
+                    let moved = row.moved_to.take();
+                    changes.extend(moved.map(|to| (position, Change::Move(to))));
                     new.push(row);
                 }
             }

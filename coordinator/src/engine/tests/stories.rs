@@ -51,6 +51,7 @@ on_every_database!(
     story_6_an_unknown_commit_is_found_out_and_happens_once,
     story_17_a_half_message_is_carried_forward_and_decided_by_its_first_identity,
     story_18_a_copy_that_no_row_knows_of_is_found_by_the_next_start,
+    story_18_a_row_that_is_written_after_its_copy_names_it,
     story_19_a_topic_with_open_half_messages_can_neither_be_deleted_nor_shrunk,
     story_19_a_final_that_the_full_disk_refused_is_published_later,
     story_26_a_wall_clock_that_jumps_changes_nothing,
@@ -323,6 +324,35 @@ async fn story_18_a_copy_that_no_row_knows_of_is_found_by_the_next_start(stage: 
         }
         assert_eq!(rig.published(), published);
     }
+}
+
+/// As it is with a database that was put back: it has neither the row nor the news of the copy.
+async fn story_18_a_row_that_is_written_after_its_copy_names_it(stage: Stage) {
+    let mut rig = Rig::on(stage).await;
+    let receipt = rig.half().await;
+    let stored = rig.log.read(receipt.position).unwrap();
+    let half = half::read(&stored).unwrap().half;
+    rig.log
+        .append(Submission {
+            entries: vec![half::moved(&half, &stored.bytes)],
+            flush: Flush::Sync,
+            then: Box::new(|_| ()),
+        })
+        .unwrap();
+    rig = rig.killed().await;
+    let row = row(&rig, &receipt).await;
+    assert_eq!(
+        (row.half.position, row.state),
+        (receipt.position, State::Prepared)
+    );
+    assert!(row.moved_to.is_some_and(|to| to > receipt.position));
+    let events = rig.store.reader().events(receipt.id).await.unwrap();
+    assert_eq!(events.len(), 1, "the history tells that it was stored");
+    assert_eq!(
+        rig.resolve(&receipt, Resolution::Commit).await,
+        Outcome::DecidedNow
+    );
+    assert_eq!(rig.published(), [receipt.id]);
 }
 
 async fn story_19_a_topic_with_open_half_messages_can_neither_be_deleted_nor_shrunk(stage: Stage) {

@@ -200,6 +200,13 @@ pub(super) async fn a_half_message_moves_forward_only(subject: &Subject) {
         draft.changes.push((position(row), Change::Move(to(place))));
         draft.commit().await.expect("it moves forward");
     }
+    // One that gets its row with the same batch.
+    draft.prepare(4, "g");
+    draft.changes.push((position(4), Change::Move(to(8))));
+    draft
+        .commit()
+        .await
+        .expect("it was carried before it had a row");
     for (row, place) in [(1, 6), (1, 1), (2, 1), (3, 9)] {
         draft.changes.push((position(row), Change::Move(to(place))));
         let outcome = draft.commit().await;
@@ -208,7 +215,7 @@ pub(super) async fn a_half_message_moves_forward_only(subject: &Subject) {
             "row {row} to {place}: {outcome:?}"
         );
     }
-    for (row, place) in [(1, 7), (2, 6)] {
+    for (row, place) in [(1, 7), (2, 6), (4, 8)] {
         let found = subject.reader().transaction(id(row)).await;
         let found = found.expect("readable").expect("there");
         assert_eq!(found.half.position, position(row), "its identity stays");

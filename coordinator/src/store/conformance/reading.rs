@@ -366,8 +366,8 @@ pub(super) async fn half_messages_that_are_needed_are_found_by_where_they_stand(
     draft.commit().await.expect("they take it");
     let reader = subject.reader();
     for (before, after, limit, expected) in [
-        (100, None, 100, &[1, 2, 3, 4, 7][..]),
-        (20, None, 100, &[1, 2, 4, 7]),
+        (100, None, 100, &[1, 2, 3, 4, 7, 8][..]),
+        (20, None, 100, &[1, 2, 4, 7, 8]),
         (7, None, 100, &[1, 2, 4]),
         (100, Some(2), 2, &[3, 4]),
         (1, None, 100, &[]),

@@ -79,7 +79,7 @@ pub(super) const NEEDED: &str = select_rows!(
     "WHERE t.half_pos IN (SELECT o.half_pos FROM tx AS o WHERE o.decision_no IS NULL AND o.half_pos > ?2 UNION ALL \
              SELECT w.half_pos FROM unpublished AS w WHERE w.half_pos > ?2 UNION ALL \
              SELECT d.half_pos FROM tx AS d WHERE d.decision_no > (SELECT published FROM owner) \
-             AND d.status = 1 AND d.half_pos > ?2) \
+             AND d.half_pos > ?2) \
              AND coalesce(v.position, t.half_pos) < ?1 ORDER BY t.half_pos LIMIT ?3"
 );
 
