@@ -90,12 +90,18 @@ impl Report {
         }
     }
 
-    /// Adds what was found beside the log; of a transaction about which the history has complained that is enough.
+    /// Adds what was found beside the log; of a transaction about which the history has complained that is enough,
+    /// unless the log says it more exactly.
     fn add(&mut self, found: Vec<Finding>) {
         let whose = |finding: &Finding| match finding {
             Finding::Transaction(mismatch) => Some(mismatch.transaction),
             Finding::History(_) | Finding::Log(_) | Finding::OtherLog { .. } => None,
         };
+        let exactly: HashSet<TransactionId> = found.iter().filter_map(whose).collect();
+        self.findings.retain(|finding| {
+            !matches!(finding, Finding::Transaction(mismatch)
+                if mismatch.is_vague() && exactly.contains(&mismatch.transaction))
+        });
         let known: HashSet<TransactionId> = self.findings.iter().filter_map(whose).collect();
         let new = |finding: &Finding| whose(finding).is_none_or(|id| !known.contains(&id));
         found
@@ -376,7 +382,10 @@ fn about_events(found: &Finding) -> bool {
     match found {
         Finding::History(found) => !matches!(
             found,
-            Break::SealChanged(_) | Break::Owner { .. } | Break::Forgotten { .. }
+            Break::SealChanged(_)
+                | Break::Owner { .. }
+                | Break::OwnerChanged
+                | Break::Forgotten { .. }
         ),
         Finding::Transaction(_) | Finding::Log(_) | Finding::OtherLog { .. } => false,
     }

@@ -8,16 +8,18 @@
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hasher as _};
 
-use super::{Event, Numbering, Step};
+use super::{Event, Numbering, Step, fingerprint};
 use crate::store::{Forgotten, Row};
 use crate::transaction::{State, TransactionId};
 
+/// What is found where the row of a half message is not what its fingerprint in the history was made of.
+const OTHER_HALF: &str = "its row says another position, queue offset, group, topic, length, sender or marker than when it was written";
 /// How many sums there are: enough that few transactions share one.
 const SUMS: usize = 1 << 16;
 
 /// A fact about a transaction that both the history and its row know.
 enum Fact<'a> {
-    Prepared { at: u64 },
+    Prepared { at: u64, half: u64 },
     Decided { state: u8, at: u64, number: u64 },
     Parked,
     Unknown,
@@ -31,7 +33,7 @@ impl Fact<'_> {
     /// Its kind and numbers, and its text.
     const fn parts(&self) -> ([u64; 3], &str) {
         match self {
-            Self::Prepared { at } => ([0, *at, 0], ""),
+            Self::Prepared { at, half } => ([0, *at, *half], ""),
             Self::Decided { state, at, number } => ([1 | (*state as u64) << 8, *at, *number], ""),
             Self::Parked => ([2, 0, 0], ""),
             Self::Unknown => ([3, 0, 0], ""),
@@ -85,7 +87,8 @@ impl Books {
         let number = self.numbering.of(event);
         let id = event.transaction;
         if event.from.is_none() {
-            self.add(id, &Fact::Prepared { at: event.at.0 }, 1);
+            let (at, half) = (event.at.0, event.fingerprint.unwrap_or(0));
+            self.add(id, &Fact::Prepared { at, half }, 1);
         }
         if event.to.schedules() {
             self.due.extend(event.then_at.map(|at| (id, at.0)));
@@ -118,8 +121,8 @@ impl Books {
     /// Takes off what a row states. Rows come in any order, each once.
     pub fn state(&mut self, row: &Row) {
         let id = row.half.id;
-        let at = row.half.prepared_at.0;
-        self.add(id, &Fact::Prepared { at }, -1);
+        let (at, half) = (row.half.prepared_at.0, fingerprint::of_half(&row.half));
+        self.add(id, &Fact::Prepared { at, half }, -1);
         if let Some(decided) = row.decided {
             let number = self.numbering.comparable(decided.number);
             let (state, at) = (row.state.number(), decided.at.0);
@@ -214,6 +217,8 @@ pub struct Suspects {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 struct Told {
     prepared_at: Option<u64>,
+    /// The fingerprint of the half message, if the history has it.
+    half: Option<u64>,
     /// The number of the last event.
     last: u64,
     /// State number, time and number of the decision.
@@ -234,6 +239,14 @@ pub struct Mismatch {
     pub transaction: TransactionId,
     /// What does not agree.
     pub what: String,
+}
+
+impl Mismatch {
+    /// Whether it leaves open which of several columns it is.
+    #[must_use]
+    pub fn is_vague(&self) -> bool {
+        self.what == OTHER_HALF
+    }
 }
 
 impl Suspects {
@@ -312,6 +325,7 @@ impl Told {
         self.last = event.number;
         if event.from.is_none() {
             self.prepared_at = Some(event.at.0);
+            self.half = event.fingerprint;
         }
         if event.to.schedules() {
             self.due = event.then_at.map(|at| at.0).or(self.due);
@@ -373,6 +387,11 @@ impl Told {
             self.prepared_at
                 .map_or("nothing".into(), |at| at.to_string()),
         )
+        .or_else(|| {
+            let half = fingerprint::of_half(&row.half);
+            let another = self.half.is_some_and(|told| told != half);
+            another.then(|| OTHER_HALF.to_owned())
+        })
         .or_else(|| number("checks", row.checks.to_string(), self.unknown.to_string()))
         .or_else(|| {
             let stated = row.contradictions.min(recorded.0);
@@ -406,7 +425,7 @@ impl Told {
 mod tests {
     use super::*;
     use crate::store::{Decided, Half};
-    use crate::transaction::Actor;
+    use crate::transaction::{Actor, MarkerIdentity};
     use mq_core::clock::ServerTime;
     use mq_core::log::Position;
     use mq_core::names::{GroupName, TopicName};
@@ -423,6 +442,7 @@ mod tests {
             at: ServerTime(at),
             then_at: then_at.map(ServerTime),
             source: "here".into(),
+            fingerprint: from.is_none().then(|| fingerprint::of_half(&half(id, 0))),
             evidence: if to == Step::Unpublished {
                 "full".into()
             } else {
@@ -431,19 +451,23 @@ mod tests {
         }
     }
 
+    fn half(id: u128, prepared_at: u64) -> Half {
+        Half {
+            id: TransactionId(id),
+            position: Position(id as u64 * 100),
+            queue_offset: mq_core::log::QueueOffset(id as u64),
+            group: GroupName::new("g").unwrap(),
+            topic: TopicName::new("t").unwrap(),
+            body_len: 1,
+            prepared_at: ServerTime(prepared_at),
+            sender: None,
+            marker: None,
+        }
+    }
+
     fn row(id: u128, prepared_at: u64, state: State, decided: Option<(u64, u64)>) -> Row {
         Row {
-            half: Half {
-                id: TransactionId(id),
-                position: Position(id as u64 * 100),
-                queue_offset: mq_core::log::QueueOffset(id as u64),
-                group: GroupName::new("g").unwrap(),
-                topic: TopicName::new("t").unwrap(),
-                body_len: 1,
-                prepared_at: ServerTime(prepared_at),
-                sender: None,
-                marker: None,
-            },
+            half: half(id, prepared_at),
             state,
             decided: decided.map(|(at, number)| Decided {
                 at: ServerTime(at),
@@ -524,7 +548,7 @@ mod tests {
     fn whatever_a_row_states_otherwise_is_named() {
         let (events, rows) = history();
         type Touch = fn(&mut Vec<Row>);
-        let touches: [(&str, &str, Touch); 13] = [
+        let touches: [(&str, &str, Touch); 15] = [
             ("1:", "says rolled_back", |r| r[0].state = State::RolledBack),
             ("2:", "says parked", |r| r[1].state = State::Parked),
             ("3:", "says prepared", |r| r[2].state = State::Prepared),
@@ -536,6 +560,10 @@ mod tests {
             }),
             ("2:", "prepared at 7", |r| {
                 r[1].half.prepared_at = ServerTime(7)
+            }),
+            ("2:", "another position", |r| r[1].half.body_len = 7),
+            ("4:", "sender or marker", |r| {
+                r[3].half.marker = Some(MarkerIdentity(1));
             }),
             ("3:", "checks 1", |r| r[2].checks = 1),
             ("1:", "contradictions 0", |r| r[0].contradictions = 0),

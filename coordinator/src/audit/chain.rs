@@ -63,6 +63,11 @@ pub enum Break {
         /// What the history says.
         told: u64,
     },
+    /// A column of the owner row that no seal repeats is not as it was written.
+    #[error(
+        "the owner row was changed: its fingerprint is not that of its epoch, link, seq, batch and watermark"
+    )]
+    OwnerChanged,
     /// The owner row does not say what the last seal says.
     #[error("the owner row was changed: its {field} is {found}, the last seal says {sealed}")]
     Owner {
@@ -226,6 +231,9 @@ impl Chain {
             number(owner.last_decision),
             number(self.numbering.last()),
         );
+        if breaks.is_empty() && owner.signed() != *owner {
+            breaks.push(Break::OwnerChanged);
+        }
         breaks
     }
 }
@@ -261,6 +269,7 @@ mod tests {
             at: ServerTime(number * 10),
             then_at: Some(ServerTime(number * 10 + 1)),
             source: "here".into(),
+            fingerprint: None,
             evidence: String::new(),
         }
     }
@@ -276,6 +285,7 @@ mod tests {
         let owner = Owner {
             log: mq_core::log::LogId(1),
             epoch: 1,
+            link: 0,
             seq: 3,
             batch: 0,
             watermark: mq_core::log::Position(0),
@@ -283,7 +293,9 @@ mod tests {
             last_decision: 6,
             next_event: 7,
             head: seals[2].hash,
-        };
+            fingerprint: 0,
+        }
+        .signed();
         (seals, events, owner)
     }
 
@@ -319,7 +331,7 @@ mod tests {
     fn whatever_was_touched_is_named() {
         let (seals, events, owner) = history();
         type Touch = fn(&mut Vec<Seal>, &mut Vec<Event>, &mut Owner);
-        let touches: [(&str, Touch); 14] = [
+        let touches: [(&str, Touch); 16] = [
             ("event 3 of", |_, e, _| e[2].to = Step::RolledBack),
             ("event 3 of", |_, e, _| e[2].evidence.push('x')),
             ("event 3 of", |_, e, _| e[2].source = "there".into()),
@@ -337,6 +349,8 @@ mod tests {
             ("seal 2 is missing", |s, _, _| drop(s.remove(1))),
             ("its published is 5", |_, _, o| o.published = 5),
             ("its head is", |_, _, o| o.head.0[31] ^= 1),
+            ("its fingerprint is not", |_, _, o| o.epoch += 1),
+            ("its fingerprint is not", |_, _, o| o.fingerprint ^= 1),
         ];
         for (named, touch) in touches {
             let (mut seals, mut events, mut owner) = (seals.clone(), events.clone(), owner);

@@ -3,6 +3,7 @@
 pub mod books;
 pub mod chain;
 pub mod echo;
+pub mod fingerprint;
 pub mod seal;
 pub mod why;
 
@@ -116,6 +117,9 @@ pub struct Event {
     pub then_at: Option<ServerTime>,
     /// Connection and client the news came from; repeats, so stores keep it once.
     pub source: Arc<str>,
+    /// Of the first event of a transaction: [`fingerprint::of_half`] of its half message. `None` of any other, and where a program
+    /// wrote it that knew none.
+    pub fingerprint: Option<u64>,
     /// Everything else that proves it: marker value, request, reason. At most 512 bytes, often empty.
     pub evidence: String,
 }

@@ -10,7 +10,10 @@ use super::Event;
 pub const LEAF_BYTES: usize = 8;
 
 /// Bytes of an event that are hashed beside its texts.
-const FIELDS_BYTES: usize = 51;
+const FIELDS_BYTES: usize = 59;
+
+/// What is added to the number of the step of an event that has a fingerprint, so that none can be taken for another field.
+const HAS_FINGERPRINT: u8 = 0x80;
 
 /// A SHA-256 hash.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -103,11 +106,14 @@ pub fn leaf(event: &Event) -> [u8; LEAF_BYTES] {
     fields.extend_from_slice(&event.transaction.to_bytes());
     fields.extend_from_slice(&[
         event.from.map_or(255, |s| s as u8),
-        event.to as u8,
+        event.to as u8 | event.fingerprint.map_or(0, |_| HAS_FINGERPRINT),
         event.actor as u8,
     ]);
     fields.extend_from_slice(&event.at.0.to_be_bytes());
     fields.extend_from_slice(&event.then_at.map_or(u64::MAX, |t| t.0).to_be_bytes());
+    if let Some(fingerprint) = event.fingerprint {
+        fields.extend_from_slice(&fingerprint.to_be_bytes());
+    }
     fields.extend_from_slice(&(event.source.len() as u64).to_be_bytes());
     fields.extend_from_slice(event.source.as_bytes());
     fields.extend_from_slice(event.evidence.as_bytes());

@@ -311,6 +311,7 @@ mod tests {
             actor,
             at: ServerTime(at),
             then_at: None,
+            fingerprint: None,
             source,
             evidence,
         }

@@ -151,6 +151,8 @@ pub struct Owner {
     pub log: LogId,
     /// Raised by each writer that takes over.
     pub epoch: u64,
+    /// Number of the writer's connection; 0 in a store whose writer needs no other way to know that an older one is gone.
+    pub link: u64,
     /// Number of the last batch.
     pub seq: u64,
     /// Random id of the last batch.
@@ -165,6 +167,8 @@ pub struct Owner {
     pub next_event: u64,
     /// Hash of the last seal, zeros before the first.
     pub head: Hash,
+    /// [`fingerprint::of_owner`](crate::audit::fingerprint::of_owner) of all of the above, so that an edit by hand shows.
+    pub fingerprint: u64,
 }
 
 /// Everything one SQL transaction writes.

@@ -134,7 +134,7 @@ impl TxStore for Model {
             .owner
             .unwrap_or_else(|| Owner::of(log))
             .for_log(log)?;
-        owner.epoch += 1;
+        owner = owner.taken_over();
         tables.owner = Some(owner);
         let writer = Writer {
             model: self.clone(),

@@ -4,6 +4,7 @@ use mq_core::clock::ServerTime;
 use mq_core::log::{LogId, Position};
 
 use super::{Batch, Change, CommitError, Fate, Owner, Row, SKIPPED, StoreError};
+use crate::audit::fingerprint;
 use crate::audit::seal::Hash;
 use crate::transaction::State;
 
@@ -37,10 +38,12 @@ pub(super) fn check(batch: &Batch, owner: &Owner) -> Result<u64, CommitError> {
     for (event, expected) in batch.events.iter().zip(owner.next_event..) {
         follows("an event's number", event.number, Some(expected))?;
         let then = event.then_at.map_or(0, |at| at.0);
+        let fingerprint = event.fingerprint.unwrap_or(0);
         within(&[
             ("an event's number", event.number),
             ("an event's time", event.at.0),
             ("an event's time", then),
+            ("an event's fingerprint", fingerprint),
         ])?;
     }
     check_rows(&batch.new)?;
@@ -114,6 +117,7 @@ impl Owner {
         Self {
             log,
             epoch: 0,
+            link: 0,
             seq: 0,
             batch: 0,
             watermark: Position(0),
@@ -121,7 +125,36 @@ impl Owner {
             last_decision: 0,
             next_event: 1,
             head: Hash::default(),
+            fingerprint: 0,
         }
+        .signed()
+    }
+
+    /// The same with the fingerprint that it must have.
+    pub(crate) fn signed(self) -> Self {
+        Self {
+            fingerprint: fingerprint::of_owner(&self),
+            ..self
+        }
+    }
+
+    /// The owner row once its writer, or another, has a new connection.
+    #[cfg(feature = "postgres")]
+    pub(super) fn linked(self) -> Self {
+        Self {
+            link: self.link + 1,
+            ..self
+        }
+        .signed()
+    }
+
+    /// The owner row once another writer has taken the store over.
+    pub(super) fn taken_over(self) -> Self {
+        Self {
+            epoch: self.epoch + 1,
+            ..self
+        }
+        .signed()
     }
 
     /// Itself, if it belongs to `log`.
@@ -147,6 +180,7 @@ impl Owner {
             head: batch.seal.hash,
             ..self
         }
+        .signed()
     }
 
     /// What became of the batch with id `batch` that a writer with this `epoch` sent after its batch `seq`.

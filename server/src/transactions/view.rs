@@ -93,6 +93,9 @@ pub(crate) struct StepView {
     pub(crate) then_at: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) recorded_at: Option<String>,
+    /// Of the half message's row, in hex: the seal covers it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) fingerprint: Option<String>,
     pub(crate) source: String,
     pub(crate) evidence: String,
 }
@@ -109,6 +112,7 @@ impl StepView {
             at: event.at.0,
             then_at: event.then_at.map(|at| at.0),
             recorded_at: wall_ms.map(date::utc),
+            fingerprint: event.fingerprint.map(|bits| format!("{bits:016x}")),
             source: event.source.to_string(),
             evidence: event.evidence.clone(),
         }

@@ -181,6 +181,8 @@ pub struct Row {
     pub contradictions: u64,
     /// Why the final could not be published.
     pub unpublished: Option<String>,
+    /// The process that sent it.
+    pub sender: Option<u128>,
     /// Identity of the marker database.
     pub marker: Option<u128>,
 }
@@ -219,6 +221,8 @@ pub struct Event {
     pub at: u64,
     /// The same of the second step, if the row holds two.
     pub then_at: Option<u64>,
+    /// Short hash of the half message's row, with the first step.
+    pub fingerprint: Option<u64>,
     /// Connection and client.
     pub source: String,
     /// What proves it.

@@ -55,6 +55,12 @@ fn leads_to(events: &[&Event], row: &Row) -> Result<(), String> {
                 event.from
             ));
         }
+        let told = event.fingerprint;
+        if event.from.is_none() && told.is_some_and(|told| told != fingerprint_of(row)) {
+            return Err(format!(
+                "event {number} tells of another half message than the row"
+            ));
+        }
         match event.to {
             PREPARED if state.is_none() => {
                 if event.at != row.prepared_at {
@@ -202,13 +208,38 @@ pub(super) fn hash_of(previous: &[u8; 32], seal: &Seal) -> [u8; 32] {
     Sha256::digest(&bytes).into()
 }
 
+/// The fingerprint of a half message, from what its row says.
+pub(super) fn fingerprint_of(row: &Row) -> u64 {
+    let length = u32::try_from(row.body_len).unwrap_or(u32::MAX);
+    let mut bytes = row.position.to_be_bytes().to_vec();
+    bytes.extend_from_slice(&row.queue_offset.to_be_bytes());
+    bytes.extend_from_slice(&length.to_be_bytes());
+    for identity in [row.sender, row.marker] {
+        bytes.push(u8::from(identity.is_some()));
+        bytes.extend_from_slice(&identity.unwrap_or(0).to_be_bytes());
+    }
+    bytes.extend_from_slice(row.group.as_bytes());
+    bytes.push(0);
+    bytes.extend_from_slice(row.topic.as_bytes());
+    let hash: [u8; 32] = Sha256::digest(&bytes).into();
+    let mut first = [0; 8];
+    for (to, from) in first.iter_mut().zip(hash) {
+        *to = from;
+    }
+    u64::from_be_bytes(first) >> 1
+}
+
 /// The short hash of an event.
 pub(super) fn leaf_of(event: &Event) -> [u8; 8] {
     let mut bytes = event.number.to_be_bytes().to_vec();
     bytes.extend_from_slice(&event.id.to_be_bytes());
-    bytes.extend_from_slice(&[event.from.unwrap_or(255), event.to, event.actor]);
+    let to = event.to | event.fingerprint.map_or(0, |_| 0x80);
+    bytes.extend_from_slice(&[event.from.unwrap_or(255), to, event.actor]);
     bytes.extend_from_slice(&event.at.to_be_bytes());
     bytes.extend_from_slice(&event.then_at.unwrap_or(u64::MAX).to_be_bytes());
+    if let Some(fingerprint) = event.fingerprint {
+        bytes.extend_from_slice(&fingerprint.to_be_bytes());
+    }
     bytes.extend_from_slice(&(event.source.len() as u64).to_be_bytes());
     bytes.extend_from_slice(event.source.as_bytes());
     bytes.extend_from_slice(event.evidence.as_bytes());

@@ -110,13 +110,17 @@ async fn owner(reading: &mut Reading) -> Result<Option<Owner>> {
 }
 
 async fn rows(reading: &mut Reading) -> Result<Vec<Row>> {
-    let query = "SELECT t.*, g.text AS group_text, p.text AS topic_text, u.reason, m.bytes AS marker_bytes \
+    let query = "SELECT t.*, g.text AS group_text, p.text AS topic_text, u.reason, s.bytes AS sender_bytes, \
+                 m.bytes AS marker_bytes \
                  FROM tx t LEFT JOIN name g ON g.id = t.grp LEFT JOIN name p ON p.id = t.topic \
-                 LEFT JOIN unpublished u ON u.half_pos = t.half_pos LEFT JOIN identity m ON m.id = t.marker \
+                 LEFT JOIN unpublished u ON u.half_pos = t.half_pos LEFT JOIN identity m ON m.id = t.marker LEFT JOIN identity s ON s.id = t.sender \
                  ORDER BY t.half_pos";
     let mut rows = Vec::new();
     for row in reading.all(query).await? {
-        let marked = !row.is_null("marker_bytes")?;
+        let identity = |column: &str| match row.is_null(column)? {
+            true => Ok(None),
+            false => row.wide(column).map(Some),
+        };
         rows.push(Row {
             position: row.long("half_pos")?,
             queue_offset: row.long("half_off")?,
@@ -135,7 +139,8 @@ async fn rows(reading: &mut Reading) -> Result<Vec<Row>> {
             } else {
                 Some(row.text("reason")?)
             },
-            marker: marked.then(|| row.wide("marker_bytes")).transpose()?,
+            sender: identity("sender_bytes")?,
+            marker: identity("marker_bytes")?,
         });
     }
     Ok(rows)
@@ -154,6 +159,7 @@ async fn events(reading: &mut Reading) -> Result<Vec<Event>> {
             actor: row.small("actor")?,
             at: row.long("at")?,
             then_at: row.maybe("then_at")?,
+            fingerprint: row.maybe("fingerprint")?,
             source: row.text("source_text")?,
             evidence: row.text("evidence")?,
         });

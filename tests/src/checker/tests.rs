@@ -1,7 +1,7 @@
 //! Histories made by hand: a good one, and for every promise one that breaks it.
 
 use super::facts::*;
-use super::history::{hash_of, leaf_of};
+use super::history::{fingerprint_of, hash_of, leaf_of};
 use super::{Phase, Promise, check};
 
 const COMMITTED_ONE: u128 = 0xA;
@@ -265,6 +265,20 @@ fn a_row_that_tells_another_story_than_its_record_is_found() {
     breaks_only(Promise::HalfHasRow, |world| {
         world.sql.rows[0].group = "other".to_owned()
     });
+}
+
+#[test]
+fn a_row_that_is_not_what_its_fingerprint_in_the_history_was_made_of_is_found() {
+    let told = |fingerprint: u64| {
+        let mut world = good();
+        world.sql.events[2].fingerprint = Some(fingerprint);
+        seal(&mut world);
+        check(&world, Phase::Anytime)
+    };
+    let made_of_the_row = fingerprint_of(&good().sql.rows[2]);
+    assert!(told(made_of_the_row).is_clean());
+    let broken = told(made_of_the_row ^ 1).broken();
+    assert_eq!(broken, [Promise::HistoryTellsTheRow]);
 }
 
 #[test]

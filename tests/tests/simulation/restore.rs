@@ -91,7 +91,13 @@ pub(super) async fn refused(
         what_to_do && !said.contains('\n'),
         "it is not said in one line what to do: {said}"
     );
-    let unchanged = |owner: Option<Owner>| owner.map(|owner| Owner { epoch: 0, ..owner });
+    let unchanged = |owner: Option<Owner>| {
+        owner.map(|owner| Owner {
+            epoch: 0,
+            fingerprint: 0,
+            ..owner
+        })
+    };
     let now = world.store.owner().await?;
     ensure!(
         unchanged(now) == unchanged(before),

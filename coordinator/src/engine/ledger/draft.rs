@@ -9,7 +9,7 @@ use mq_core::log::Position;
 
 use super::{Answer, Ledger, Now, Plan, Request, What, doubled};
 use crate::audit::seal::seal;
-use crate::audit::{self, Event, Step};
+use crate::audit::{self, Event, Step, fingerprint};
 use crate::store::shape::check_time;
 use crate::store::{Batch, Change, Decided, Forgotten, Half, Row};
 use crate::transaction::{self as protocol, Actor, Decision, Move, State, TransactionId};
@@ -250,6 +250,7 @@ impl<'a> Draft<'a> {
             actor: Actor::Recovery,
             at: self.now.at,
             then_at: None,
+            fingerprint: None,
             source: "".into(),
             evidence: audit::forgotten(far),
         });
@@ -264,6 +265,7 @@ impl<'a> Draft<'a> {
             actor: Actor::Producer,
             at: half.prepared_at,
             then_at: None,
+            fingerprint: Some(fingerprint::of_half(half)),
             source,
             evidence: String::new(),
         });
@@ -294,6 +296,7 @@ impl<'a> Draft<'a> {
             Decision::RollBack => Step::RolledBack,
         };
         let both = !std::mem::replace(&mut touched.told, true);
+        let fingerprint = both.then(|| fingerprint::of_half(&touched.row.half));
         let (from, at, then_at) = if both {
             (None, touched.row.half.prepared_at, Some(self.now.at))
         } else {
@@ -307,6 +310,7 @@ impl<'a> Draft<'a> {
             actor: request.actor,
             at,
             then_at,
+            fingerprint,
             source: request.source.clone(),
             evidence: request.evidence.clone(),
         });
@@ -333,6 +337,7 @@ impl<'a> Draft<'a> {
             actor,
             at: self.now.at,
             then_at: None,
+            fingerprint: None,
             source: request.source.clone(),
             evidence,
         });

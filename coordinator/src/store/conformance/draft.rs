@@ -1,12 +1,13 @@
 //! Batches for tests: rows and changes are said, numbers, events and the seal follow.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use mq_core::clock::ServerTime;
 use mq_core::log::{LogId, Position, QueueOffset};
 use mq_core::names::{GroupName, TopicName};
 
-use crate::audit::{Event, Step, seal};
+use crate::audit::{Event, Step, fingerprint, seal};
 use crate::store::{Batch, Change, CommitError, Decided, Half, Owner, Row, TxStore, TxWriter};
 use crate::transaction::{Actor, Decision, Incarnation, MarkerIdentity, State, TransactionId};
 
@@ -75,6 +76,12 @@ pub fn prepared(number: u64, group: &str) -> Row {
     }
 }
 
+/// The same owner row whatever connection its writer has.
+#[must_use]
+pub fn apart_from_link(owner: Owner) -> Owner {
+    Owner { link: 0, ..owner }.signed()
+}
+
 impl Draft {
     /// Takes `store` over for [`LOG`].
     pub async fn take_over(store: &dyn TxStore) -> Self {
@@ -107,10 +114,10 @@ impl Draft {
         }
     }
 
-    /// The owner row after the last commit.
+    /// The owner row after the last commit, apart from its link.
     #[must_use]
-    pub const fn owner(&self) -> Owner {
-        self.owner
+    pub fn owner(&self) -> Owner {
+        apart_from_link(self.owner)
     }
 
     /// The writer itself.
@@ -172,6 +179,7 @@ impl Draft {
             actor: Actor::Producer,
             at,
             then_at: None,
+            fingerprint: None,
             source: Arc::from("10.0.0.7:40312 order-service@1"),
             evidence: String::new(),
         });
@@ -182,6 +190,16 @@ impl Draft {
         self.batches += 1;
         self.new.sort_by_key(|row| row.half.position);
         let mut events = std::mem::take(&mut self.events);
+        let halves: HashMap<TransactionId, &Half> = self
+            .new
+            .iter()
+            .map(|row| (row.half.id, &row.half))
+            .collect();
+        for event in events.iter_mut().filter(|event| event.from.is_none()) {
+            event.fingerprint = halves
+                .get(&event.transaction)
+                .map(|half| fingerprint::of_half(half));
+        }
         for (event, number) in events.iter_mut().zip(self.owner.next_event..) {
             event.number = number;
         }

@@ -10,7 +10,7 @@ mod reading;
 use std::sync::Arc;
 
 use super::model::Fault;
-use super::{TxReader, TxStore};
+use super::{Owner, TxReader, TxStore};
 
 /// A new, empty store under test.
 pub struct Subject {
@@ -31,6 +31,18 @@ impl std::fmt::Debug for Subject {
 impl Subject {
     fn reader(&self) -> Arc<dyn TxReader> {
         self.store.reader()
+    }
+
+    /// The owner row, as [`draft::Draft::owner`] says it must be.
+    async fn owner(&self) -> Owner {
+        let owner = self.reader().owner().await.expect("readable");
+        let owner = owner.expect("the store was taken over");
+        assert_eq!(
+            owner,
+            owner.signed(),
+            "its fingerprint is that of its columns"
+        );
+        draft::apart_from_link(owner)
     }
 }
 

@@ -17,15 +17,10 @@ pub(super) const fn int(number: u64) -> i64 {
     number as i64
 }
 
-/// The arguments of [`super::statements::BATCH`] from a writer with this `link`.
-pub(super) fn batch(
-    batch: &Batch,
-    (owner, after): (&Owner, &Owner),
-    link: i64,
-    names: &Names,
-) -> PgArguments {
+/// The arguments of [`super::statements::BATCH`].
+pub(super) fn batch(batch: &Batch, (owner, after): (&Owner, &Owner), names: &Names) -> PgArguments {
     let mut arguments = PgArguments::default();
-    for number in [int(owner.epoch), link, int(owner.seq)] {
+    for number in [int(owner.epoch), int(owner.link), int(owner.seq)] {
         add(&mut arguments, number);
     }
     add(&mut arguments, Uuid::from_u128(after.batch));
@@ -53,6 +48,10 @@ pub(super) fn batch(
     add(&mut arguments, int(after.seq));
     column(&mut arguments, &changes.moved, |(position, _)| *position);
     column(&mut arguments, &changes.moved, |(_, to)| *to);
+    add(&mut arguments, int(after.fingerprint));
+    column(&mut arguments, &batch.events, |event| {
+        event.fingerprint.map(int)
+    });
     arguments
 }
 

@@ -15,7 +15,7 @@ const MARK: &str = "Halfmoon: transactions, their history and its seals";
 const OPENING: i64 = 0x484D_7478;
 
 /// The changes to the tables, oldest first; `halfmoon.migration` names those a database has.
-const MIGRATIONS: [(&str, &str); 3] = [
+const MIGRATIONS: [(&str, &str); 4] = [
     (
         "0001_transactions",
         include_str!("../../../../sql/postgres/0001_transactions.sql"),
@@ -27,6 +27,10 @@ const MIGRATIONS: [(&str, &str); 3] = [
     (
         "0003_forgotten",
         include_str!("../../../../sql/postgres/0003_forgotten.sql"),
+    ),
+    (
+        "0004_fingerprints",
+        include_str!("../../../../sql/postgres/0004_fingerprints.sql"),
     ),
 ];
 

@@ -19,7 +19,7 @@ use crate::audit::{Event, Step};
 use crate::store::{AHEAD, Decided, Half, PAGE, Pages, Row, STATEMENT, StoreError, shape};
 use crate::transaction::{Actor, Incarnation, MarkerIdentity, State, TransactionId};
 
-const EVENTS: &str = "SELECT event, tx, from_step, to_step, actor, at, then_at, evidence, source FROM halfmoon.audit \
+const EVENTS: &str = "SELECT event, tx, from_step, to_step, actor, at, then_at, evidence, source, fingerprint FROM halfmoon.audit \
 WHERE event >= $1 AND event < $2 ORDER BY event LIMIT $3";
 
 const ROWS: &str = "SELECT half_pos, id, n, half_off, body_len, prepared_at, status, decided_at, decision_no, check_at, \
@@ -248,6 +248,7 @@ fn event(row: &PgRow, sources: &HashMap<i32, Arc<str>>) -> Result<Event, StoreEr
         at: ServerTime(number(row, 5)?),
         then_at: maybe_number(row, 6)?.map(ServerTime),
         source: source.cloned().ok_or_else(|| unknown("source"))?,
+        fingerprint: maybe_number(row, 9)?,
         evidence: text::decode(get(row, 7)?).into_owned(),
     })
 }

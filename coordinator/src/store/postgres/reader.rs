@@ -205,8 +205,7 @@ impl Reader {
 impl TxReader for Reader {
     async fn owner(&self) -> Result<Option<Owner>, StoreError> {
         let found = self.fetch(sqlx::query(statements::OWNER)).await?;
-        let owner = found.first().map(rows::owner).transpose()?;
-        Ok(owner.map(|(owner, _)| owner))
+        found.first().map(rows::owner).transpose()
     }
 
     async fn transaction(&self, id: TransactionId) -> Result<Option<Row>, StoreError> {

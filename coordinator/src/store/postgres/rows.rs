@@ -34,7 +34,7 @@ pub(super) use select_rows;
 macro_rules! select_events {
     ($behind:expr) => {
         concat!(
-            "SELECT a.event, a.tx, a.from_step, a.to_step, a.actor, a.at, a.then_at, n.text, a.evidence ",
+            "SELECT a.event, a.tx, a.from_step, a.to_step, a.actor, a.at, a.then_at, n.text, a.evidence, a.fingerprint ",
             "FROM halfmoon.audit AS a LEFT JOIN halfmoon.name AS n ON n.id = a.source ",
             $behind
         )
@@ -42,9 +42,9 @@ macro_rules! select_events {
 }
 pub(super) use select_events;
 
-/// One row of `owner`, and the number of the writer's connection.
-pub(super) fn owner(row: &PgRow) -> Result<(Owner, i64), StoreError> {
-    let owner = Owner {
+/// One row of `owner`.
+pub(super) fn owner(row: &PgRow) -> Result<Owner, StoreError> {
+    Ok(Owner {
         log: LogId(id(row, 0)?),
         epoch: number(row, 1)?,
         seq: number(row, 2)?,
@@ -54,8 +54,9 @@ pub(super) fn owner(row: &PgRow) -> Result<(Owner, i64), StoreError> {
         last_decision: number(row, 6)?,
         next_event: number(row, 7)?,
         head: hash(row, 8)?,
-    };
-    Ok((owner, get(row, 9)?))
+        link: number(row, 9)?,
+        fingerprint: number(row, 10)?,
+    })
 }
 
 /// One row of `select_rows!`.
@@ -117,6 +118,7 @@ pub(super) fn event(row: &PgRow) -> Result<Event, StoreError> {
         at: ServerTime(number(row, 5)?),
         then_at: maybe_number(row, 6)?.map(ServerTime),
         source: Arc::from(text::decode(source.ok_or_else(|| unknown("source"))?)),
+        fingerprint: maybe_number(row, 9)?,
         evidence: text::decode(get(row, 8)?).into_owned(),
     })
 }

@@ -5,7 +5,7 @@
 pub(super) const BATCH: &str = "\
 WITH o AS (
   UPDATE halfmoon.owner SET seq = $56::bigint, batch = $4::uuid, watermark = $5::bigint, published = $6::bigint,
-    last_decision = $7::bigint, next_event = $8::bigint, head = $9::bytea
+    last_decision = $7::bigint, next_event = $8::bigint, head = $9::bytea, fingerprint = $59::bigint
   WHERE one = 1 AND epoch = $1::bigint AND link = $2::bigint AND seq = $3::bigint RETURNING seq
 ), texts AS (
   INSERT INTO halfmoon.name (id, text) SELECT u.* FROM o, unnest($10::int[], $11::text[]) AS u
@@ -41,9 +41,9 @@ WITH o AS (
   WHERE (SELECT count(*) FROM t) + (SELECT count(*) FROM m) >= 0
   ON CONFLICT (half_pos) DO UPDATE SET position = excluded.position
 ), events AS (
-  INSERT INTO halfmoon.audit (event, at, then_at, tx, source, from_step, to_step, actor, evidence)
+  INSERT INTO halfmoon.audit (event, at, then_at, tx, source, from_step, to_step, actor, evidence, fingerprint)
   SELECT u.* FROM o, unnest($41::bigint[], $42::bigint[], $43::bigint[], $44::uuid[], $45::int[], $46::smallint[],
-    $47::smallint[], $48::smallint[], $49::text[]) AS u
+    $47::smallint[], $48::smallint[], $49::text[], $60::bigint[]) AS u
 ), sealed AS (
   INSERT INTO halfmoon.seal (seq, first_event, count, published, wall_ms, hash, leaves)
   SELECT o.seq, $50::bigint, $51::bigint, $6::bigint, $52::bigint, $9::bytea, $53::bytea FROM o
@@ -81,7 +81,7 @@ FROM o";
 /// The owner row's columns, in the order of [`super::rows::owner`].
 macro_rules! owner_columns {
     () => {
-        "log, epoch, seq, batch, watermark, published, last_decision, next_event, head, link"
+        "log, epoch, seq, batch, watermark, published, last_decision, next_event, head, link, fingerprint"
     };
 }
 
@@ -105,15 +105,6 @@ pub(super) const PAIR: &str = "INSERT INTO halfmoon.owner \
 VALUES (1, $1, 0, 0, 0, '00000000-0000-0000-0000-000000000000', 0, 0, 0, 1, decode(repeat('00', 32), 'hex')) \
 ON CONFLICT DO NOTHING";
 
-/// Takes the store over from older writers.
-pub(super) const RAISE_EPOCH: &str = concat!(
-    "UPDATE halfmoon.owner SET epoch = epoch + 1, link = link + 1 WHERE one = 1 RETURNING ",
-    owner_columns!()
-);
-
-/// Takes the store over from an older connection of the same writer (its epoch): what that one sent and is still on its way
-/// finds another link and does nothing, and what is being committed is waited for.
-pub(super) const RAISE_LINK: &str = concat!(
-    "UPDATE halfmoon.owner SET link = link + 1 WHERE one = 1 AND epoch = $1 RETURNING ",
-    owner_columns!()
-);
+/// Takes the store over from older writers, or from an older connection of the same one: epoch, link, fingerprint.
+pub(super) const RAISE: &str =
+    "UPDATE halfmoon.owner SET epoch = $1, link = $2, fingerprint = $3 WHERE one = 1";

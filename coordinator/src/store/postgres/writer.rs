@@ -18,19 +18,12 @@ use crate::store::{Batch, CommitError, Fate, Forgotten, Owner, Row, StoreError, 
 pub(super) struct Writer {
     store: Postgres,
     /// `None` when it was lost; the next use connects again.
-    linked: Option<Linked>,
-    /// The owner row after our last batch.
+    connection: Option<PgConnection>,
+    /// The owner row after our last batch, with the number of our last connection: no batch of an older one counts.
     owner: Owner,
     names: Names,
     /// A commit had an unknown outcome and nobody has found out yet.
     unsure: bool,
-}
-
-/// A connection whose batches count: no older one's do.
-#[derive(Debug)]
-struct Linked {
-    connection: PgConnection,
-    link: i64,
 }
 
 /// Why a batch is not known to be written.
@@ -57,11 +50,11 @@ impl Writer {
         let place = store.shared.place.clone();
         let failed = |error: sqlx::Error| read_error(&error);
         let mut connection = place.connect().await.map_err(failed)?;
-        let (owner, link) = take_over(&place, &mut connection, log).await?;
+        let owner = take_over(&place, &mut connection, log).await?;
         let names = place.in_time(load_names(&place, &mut connection)).await;
         let writer = Self {
             store,
-            linked: Some(Linked { connection, link }),
+            connection: Some(connection),
             owner,
             names: names.map_err(failed)?,
             unsure: false,
@@ -72,61 +65,55 @@ impl Writer {
     /// Connects if there is no connection, and makes the new one the only one whose batches count. Returns the owner row as
     /// it was found then, `None` if there was a connection.
     async fn link(&mut self) -> Result<Option<Owner>, CommitError> {
-        if self.linked.is_some() {
+        if self.connection.is_some() {
             return Ok(None);
         }
         let place = self.store.shared.place.clone();
-        let epoch = int(self.owner.epoch);
-        let made = place.in_time(async {
-            let mut connection = place.connect().await?;
-            let raise = sqlx::query(statements::RAISE_LINK).bind(epoch);
-            let mut found = in_transaction(&place, &mut connection, raise).await?;
-            let ours = !found.is_empty();
-            if !ours {
-                let look = sqlx::query(statements::OWNER);
-                found = in_transaction(&place, &mut connection, look).await?;
-            }
-            let names = load_names(&place, &mut connection).await?;
-            Ok((connection, found, ours, names))
-        });
-        let unavailable = |why: String| CommitError::Unavailable(why);
-        let (connection, found, ours, names) =
-            made.await.map_err(|error| unavailable(text(&error)))?;
-        let Some(row) = found.first() else {
-            return Err(CommitError::TakenOver);
-        };
-        let (owner, link) = rows::owner(row).map_err(|error| unavailable(error.to_string()))?;
-        owner.not_older(self.owner.epoch, self.owner.seq)?;
-        if !ours {
+        let unavailable = |error: sqlx::Error| CommitError::Unavailable(text(&error));
+        let mut connection = place.connect().await.map_err(unavailable)?;
+        let begun = place.in_time(begin(&place, &mut connection)).await;
+        begun.map_err(unavailable)?;
+        // A refusal drops the connection, which rolls back.
+        let locked = sqlx::query(statements::OWNER_LOCKED);
+        let locked = one(&place, &mut connection, locked).await;
+        let found = locked.map_err(unavailable)?.ok_or(CommitError::TakenOver)?;
+        let found = rows::owner(&found);
+        let found = found.map_err(|error| CommitError::Unavailable(error.to_string()))?;
+        found.not_older(self.owner.epoch, self.owner.seq)?;
+        if found.epoch != self.owner.epoch {
             return Err(CommitError::TakenOver);
         }
-        self.linked = Some(Linked { connection, link });
-        self.names = names;
+        let owner = found.linked();
+        let raised = raise(&place, &mut connection, &owner).await;
+        raised.map_err(unavailable)?;
+        let names = place.in_time(load_names(&place, &mut connection)).await;
+        self.names = names.map_err(unavailable)?;
+        self.connection = Some(connection);
+        self.owner.link = owner.link;
         Ok(Some(owner))
     }
 
     /// Closes the connection.
     async fn disconnect(&mut self) {
-        if let Some(linked) = self.linked.take() {
+        if let Some(connection) = self.connection.take() {
             // The next use connects again and looks at the owner row: an error here decides nothing.
             let place = &self.store.shared.place;
-            let _ = place.in_time(linked.connection.close()).await;
+            let _ = place.in_time(connection.close()).await;
         }
     }
 
     async fn write(&mut self, batch: &Batch, after: &Owner) -> Result<(), Failed> {
         let place = self.store.shared.place.clone();
-        let Some(linked) = &mut self.linked else {
+        let Some(connection) = &mut self.connection else {
             return Err(Failed::Sql(sqlx::Error::WorkerCrashed));
         };
-        let connection = &mut linked.connection;
         let written = place.in_time(async {
             if place.pooled {
                 begin(&place, connection).await?;
             }
             names::resolve(&mut self.names, batch, connection).await?;
             let owners = (&self.owner, after);
-            let arguments = encode::batch(batch, owners, linked.link, &self.names);
+            let arguments = encode::batch(batch, owners, &self.names);
             let owned = run(connection, arguments, !place.pooled).await?;
             if place.pooled {
                 connection.execute("COMMIT").await?;
@@ -176,9 +163,9 @@ impl Writer {
 
     async fn commit_now(&mut self, batch: &Batch) -> Result<(), CommitError> {
         let last_decision = shape::check(batch, &self.owner)?;
-        let after = self.owner.after(batch, last_decision);
         // Nothing was sent yet: an error here leaves nothing unknown. What the row says is compared by the batch itself.
         self.link().await?;
+        let after = self.owner.after(batch, last_decision);
         match self.write(batch, &after).await {
             Ok(()) => {
                 self.names.keep();
@@ -230,10 +217,14 @@ impl TxWriter for Writer {
     ) -> Result<u64, CommitError> {
         self.link().await?;
         let place = self.store.shared.place.clone();
-        let Some(linked) = &mut self.linked else {
+        let Some(connection) = &mut self.connection else {
             return Err(CommitError::Unavailable("there is no connection".into()));
         };
-        let ours = [int(self.owner.epoch), linked.link, int(self.owner.seq)];
+        let ours = [
+            int(self.owner.epoch),
+            int(self.owner.link),
+            int(self.owner.seq),
+        ];
         let bind = |sql: &'static str, two: [i64; 2]| {
             let bound = ours.into_iter().chain(two);
             bound.fold(sqlx::query(sql), |query, number| query.bind(number))
@@ -242,8 +233,8 @@ impl TxWriter for Writer {
         let kept = int(kept.0.min(shape::MOST));
         let removed = bind(statements::FORGET, [kept, i64::from(limit)]);
         let forgotten = place.in_time(async {
-            in_transaction(&place, &mut linked.connection, said).await?;
-            let rows = in_transaction(&place, &mut linked.connection, removed).await?;
+            in_transaction(&place, connection, said).await?;
+            let rows = in_transaction(&place, connection, removed).await?;
             rows.first().map(|row| row.try_get::<i64, _>(0)).transpose()
         });
         match forgotten.await {
@@ -261,12 +252,12 @@ impl TxWriter for Writer {
         let linked = self.link().await;
         linked.map_err(shape::of_reading)?;
         let place = self.store.shared.place.clone();
-        let Some(linked) = &mut self.linked else {
+        let Some(connection) = &mut self.connection else {
             return Err(StoreError::Unavailable("there is no connection".into()));
         };
         let positions: Vec<i64> = positions.iter().map(|position| int(position.0)).collect();
         let select = sqlx::query(rows::select_rows!("WHERE t.half_pos = ANY($1)"));
-        let reading = in_transaction(&place, &mut linked.connection, select.bind(positions));
+        let reading = in_transaction(&place, connection, select.bind(positions));
         match place.in_time(reading).await {
             Ok(found) => found.iter().map(rows::transaction).collect(),
             Err(error) => {
@@ -281,31 +272,53 @@ impl TxWriter for Writer {
     }
 }
 
-/// Raises the epoch of the owner row, which is made if the store is new; the number of this connection comes with it.
+/// Raises the epoch of the owner row, which is made if the store is new, and makes this connection the only one whose
+/// batches count.
 async fn take_over(
     place: &Place,
     connection: &mut PgConnection,
     log: LogId,
-) -> Result<(Owner, i64), StoreError> {
+) -> Result<Owner, StoreError> {
     let failed = |error: sqlx::Error| read_error(&error);
-    let one = async |query: super::session::Query, connection: &mut PgConnection| {
-        let query = query.persistent(false);
-        place.in_time(query.fetch_optional(connection)).await
-    };
     begin(place, connection).await.map_err(failed)?;
     // A refusal drops the connection, which rolls back.
     let pair = sqlx::query(statements::PAIR).bind(Uuid::from_u128(log.0));
-    one(pair, connection).await.map_err(failed)?;
+    one(place, connection, pair).await.map_err(failed)?;
     let locked = sqlx::query(statements::OWNER_LOCKED);
-    let locked = one(locked, connection).await.map_err(failed)?;
-    let gone = || StoreError::Damaged("the owner row is gone".into());
-    rows::owner(&locked.ok_or_else(gone)?)?.0.for_log(log)?;
-    let raised = sqlx::query(statements::RAISE_EPOCH);
-    let raised = one(raised, connection).await.map_err(failed)?;
-    let owner = rows::owner(&raised.ok_or_else(gone)?)?;
-    let committed = place.in_time(connection.execute("COMMIT")).await;
-    committed.map_err(failed)?;
+    let locked = one(place, connection, locked).await.map_err(failed)?;
+    let locked = locked.ok_or_else(|| StoreError::Damaged("the owner row is gone".into()))?;
+    let found = rows::owner(&locked)?.for_log(log)?;
+    let owner = found.taken_over().linked();
+    raise(place, connection, &owner).await.map_err(failed)?;
     Ok(owner)
+}
+
+/// Ends the transaction that has locked the owner row with the epoch and link of `owner`. What an older connection sent and
+/// is still on its way finds another link and does nothing; what was being committed, the lock has waited for.
+async fn raise(
+    place: &Place,
+    connection: &mut PgConnection,
+    owner: &Owner,
+) -> Result<(), sqlx::Error> {
+    let numbers = [owner.epoch, owner.link, owner.fingerprint];
+    let raise = numbers
+        .into_iter()
+        .fold(sqlx::query(statements::RAISE), |query, number| {
+            query.bind(int(number))
+        });
+    one(place, connection, raise).await?;
+    place.in_time(connection.execute("COMMIT")).await?;
+    Ok(())
+}
+
+/// One statement of a transaction, and its row, if it gives one.
+async fn one(
+    place: &Place,
+    connection: &mut PgConnection,
+    query: super::session::Query,
+) -> Result<Option<PgRow>, sqlx::Error> {
+    let query = query.persistent(false);
+    place.in_time(query.fetch_optional(connection)).await
 }
 
 async fn begin(place: &Place, connection: &mut PgConnection) -> Result<(), sqlx::Error> {

@@ -58,6 +58,7 @@ pub(super) fn begin(call: &mut Call, owner: &Owner, after: &Owner) {
         call.add(int(number));
     }
     call.add(&after.head.0[..]);
+    call.add(int(after.fingerprint));
 }
 
 /// The arguments of [`super::statements::SEAL_AND_COMMIT`].
@@ -78,7 +79,7 @@ pub(super) fn seal(call: &mut Call, seal: &Seal) {
 /// How many arguments [`row`] adds.
 pub(super) const ROW_ARGUMENTS: usize = 13;
 /// How many arguments [`event`] adds.
-pub(super) const EVENT_ARGUMENTS: usize = 9;
+pub(super) const EVENT_ARGUMENTS: usize = 10;
 
 /// The arguments of a chunk of new transactions.
 pub(super) fn rows(chunk: &[&Row], names: &Names) -> SqliteArguments {
@@ -145,6 +146,7 @@ fn event(arguments: &mut SqliteArguments, event: &Event, names: &Names) {
     } else {
         add(arguments, event.evidence.as_str());
     }
+    add(arguments, event.fingerprint.map(int));
 }
 
 static NO_EVIDENCE: LazyLock<Arc<str>> = LazyLock::new(|| Arc::from(""));
@@ -256,6 +258,7 @@ pub(super) fn event_json(events: &[Event], names: &Names) -> Json {
             .maybe(event.then_at.map(|at| int(at.0)))
             .int(names.text(&event.source))
             .str(&event.evidence)
+            .maybe(event.fingerprint.map(int))
             .end();
     }
     json

@@ -18,7 +18,7 @@ use crate::store::StoreError;
 const OLDEST_SQLITE: [u32; 3] = [3, 51, 3];
 
 /// The changes to the tables, oldest first. `PRAGMA user_version` says how many a database has.
-const MIGRATIONS: [(&str, &str); 3] = [
+const MIGRATIONS: [(&str, &str); 4] = [
     (
         "0001_transactions",
         include_str!("../../../../sql/sqlite/0001_transactions.sql"),
@@ -30,6 +30,10 @@ const MIGRATIONS: [(&str, &str); 3] = [
     (
         "0003_forgotten",
         include_str!("../../../../sql/sqlite/0003_forgotten.sql"),
+    ),
+    (
+        "0004_fingerprints",
+        include_str!("../../../../sql/sqlite/0004_fingerprints.sql"),
     ),
 ];
 

@@ -19,7 +19,7 @@ use crate::audit::{Event, Step};
 use crate::store::{Decided, Half, PAGE, Row, STATEMENT, StoreError, shape};
 use crate::transaction::{Actor, Incarnation, MarkerIdentity, State, TransactionId};
 
-const EVENTS: &str = "SELECT event, tx, from_step, to_step, actor, at, then_at, source, evidence FROM audit \
+const EVENTS: &str = "SELECT event, tx, from_step, to_step, actor, at, then_at, source, evidence, fingerprint FROM audit \
 WHERE event >= ?1 AND event < ?2 ORDER BY event LIMIT ?3";
 
 const ROWS: &str = "SELECT half_pos, id, n, half_off, grp, topic, body_len, prepared_at, sender, marker, status, decided_at, \
@@ -259,6 +259,7 @@ fn event(row: &SqlRow<'_>, sources: &mut Known<'_, Arc<str>>) -> Result<Event, S
         source: sources
             .get(integer(row, 7)?)?
             .ok_or_else(|| unknown("source"))?,
+        fingerprint: maybe_number(row, 9)?,
         evidence: text(row, 8)?.to_owned(),
     })
 }

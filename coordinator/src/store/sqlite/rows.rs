@@ -33,7 +33,7 @@ pub(super) use select_rows;
 macro_rules! select_events {
     ($behind:expr) => {
         concat!(
-            "SELECT a.event, a.tx, a.from_step, a.to_step, a.actor, a.at, a.then_at, n.text, a.evidence ",
+            "SELECT a.event, a.tx, a.from_step, a.to_step, a.actor, a.at, a.then_at, n.text, a.evidence, a.fingerprint ",
             "FROM audit AS a LEFT JOIN name AS n ON n.id = a.source ",
             $behind
         )
@@ -44,7 +44,7 @@ pub(super) use select_events;
 /// The owner row, if the store has one.
 pub(super) async fn owner(connection: &mut SqliteConnection) -> Result<Option<Owner>, StoreError> {
     let select = sqlx::query(
-        "SELECT log, epoch, seq, batch, watermark, published, last_decision, next_event, head FROM owner WHERE one = 1",
+        "SELECT log, epoch, seq, batch, watermark, published, last_decision, next_event, head, fingerprint FROM owner WHERE one = 1",
     );
     let row = select
         .fetch_optional(connection)
@@ -54,6 +54,7 @@ pub(super) async fn owner(connection: &mut SqliteConnection) -> Result<Option<Ow
     Ok(Some(Owner {
         log: LogId(u128::from_be_bytes(bytes(&row, 0)?)),
         epoch: number(&row, 1)?,
+        link: 0,
         seq: number(&row, 2)?,
         batch: u128::from_be_bytes(bytes(&row, 3)?),
         watermark: Position(number(&row, 4)?),
@@ -61,6 +62,7 @@ pub(super) async fn owner(connection: &mut SqliteConnection) -> Result<Option<Ow
         last_decision: number(&row, 6)?,
         next_event: number(&row, 7)?,
         head: Hash(bytes(&row, 8)?),
+        fingerprint: number(&row, 9)?,
     }))
 }
 
@@ -143,6 +145,7 @@ pub(super) fn event(row: &SqliteRow) -> Result<Event, StoreError> {
         at: ServerTime(number(row, 5)?),
         then_at: maybe_number(row, 6)?.map(ServerTime),
         source: Arc::from(source.ok_or_else(|| unknown("source"))?),
+        fingerprint: maybe_number(row, 9)?,
         evidence: get(row, 8)?,
     })
 }

@@ -11,7 +11,7 @@ pub(super) const CHUNKS: [usize; 4] = [256, 128, 64, 32];
 /// Begins a batch. A writer that no longer owns the store makes `seq` NULL, which the table refuses, so that nothing
 /// behind it runs.
 pub(super) const BEGIN: &str = "BEGIN IMMEDIATE; UPDATE owner SET seq = CASE WHEN epoch = ? AND seq = ? THEN ? END, \
-batch = ?, watermark = ?, published = ?, last_decision = ?, next_event = ?, head = ? WHERE one = 1; ";
+batch = ?, watermark = ?, published = ?, last_decision = ?, next_event = ?, head = ?, fingerprint = ? WHERE one = 1; ";
 
 /// Ends a batch.
 pub(super) const SEAL_AND_COMMIT: &str = "INSERT INTO seal (seq, first_event, count, published, wall_ms, hash, leaves) \
@@ -107,9 +107,9 @@ pub(super) const FORGET_TOLD: &str =
     "DELETE FROM audit WHERE tx = zeroblob(16) AND event < (SELECT event FROM forgotten)";
 
 /// Events, in the order of [`super::encode::event_json`].
-pub(super) const EVENTS: &str = "INSERT INTO audit (event, tx, from_step, to_step, actor, at, then_at, source, evidence) \
+pub(super) const EVENTS: &str = "INSERT INTO audit (event, tx, from_step, to_step, actor, at, then_at, source, evidence, fingerprint) \
 SELECT value ->> 0, unhex(value ->> 1), value ->> 2, value ->> 3, value ->> 4, value ->> 5, value ->> 6, value ->> 7, \
-value ->> 8 FROM jsonb_each(?); ";
+value ->> 8, value ->> 9 FROM jsonb_each(?); ";
 
 /// The INSERT of as many new transactions as `CHUNKS` says at the same index, in the order of [`super::encode::row`].
 pub(super) static ROW_CHUNKS: LazyLock<[String; CHUNKS.len()]> = LazyLock::new(|| {
@@ -123,7 +123,7 @@ pub(super) static ROW_CHUNKS: LazyLock<[String; CHUNKS.len()]> = LazyLock::new(|
 /// The INSERT of as many events as `CHUNKS` says at the same index, in the order of [`super::encode::event`].
 pub(super) static EVENT_CHUNKS: LazyLock<[String; CHUNKS.len()]> = LazyLock::new(|| {
     CHUNKS.map(|rows| {
-        let into = "INSERT INTO audit (event, tx, from_step, to_step, actor, at, then_at, source, evidence) VALUES ";
+        let into = "INSERT INTO audit (event, tx, from_step, to_step, actor, at, then_at, source, evidence, fingerprint) VALUES ";
         values(into, rows, EVENT_ARGUMENTS)
     })
 });

@@ -21,8 +21,8 @@ use crate::transaction::TransactionId;
 const ID_BYTES: usize = 16;
 /// What is bound for each row: position, queue offset, prepared at, decided at, decision number.
 const OF_ROW: usize = 5;
-/// What is bound for each event: its two times.
-const OF_EVENT: usize = 2;
+/// What is bound for each event: its two times and its fingerprint.
+const OF_EVENT: usize = 3;
 /// What is bound once for all rows, and once for all events.
 const SHARED: usize = 7;
 
@@ -61,12 +61,12 @@ fn insert_rows(rows: usize, shared_behind: usize) -> String {
 
 /// `shared_behind` is the number of arguments before those that the events share.
 fn insert_events(rows: usize, shared_behind: usize) -> String {
-    let into = "INSERT INTO audit (at, then_at, event, tx, from_step, to_step, actor, source, evidence) VALUES ";
+    let into = "INSERT INTO audit (at, then_at, fingerprint, event, tx, from_step, to_step, actor, source, evidence) VALUES ";
     let [ids, event, step_from, step_to, actor, source, evidence] = shared(shared_behind);
     values(into, rows, |row| {
         let from = row * ID_BYTES + 1;
         format!(
-            "(?,?,{event}+{row},substr({ids},{from},{ID_BYTES}),{step_from},{step_to},{actor},{source},{evidence})"
+            "(?,?,?,{event}+{row},substr({ids},{from},{ID_BYTES}),{step_from},{step_to},{actor},{source},{evidence})"
         )
     })
 }
@@ -188,6 +188,7 @@ fn bind_events(arguments: &mut SqliteArguments, chunk: &[Event]) {
     for event in chunk {
         add(arguments, int(event.at.0));
         add(arguments, event.then_at.map(|at| int(at.0)));
+        add(arguments, event.fingerprint.map(int));
     }
 }
 
@@ -283,6 +284,7 @@ mod tests {
         let times = |event: &mut Event| {
             event.transaction = id(9000);
             event.then_at = None;
+            event.fingerprint = None;
         };
         assert_eq!(is_kept(swap, times).await, (true, true));
     }

@@ -257,8 +257,8 @@ async fn take_over(connection: &mut SqliteConnection, log: LogId) -> Result<Owne
         None => {
             let none = Owner::of(log);
             let insert = sqlx::query(
-                "INSERT INTO owner (one, log, epoch, seq, batch, watermark, published, last_decision, next_event, head) \
-                 VALUES (1, ?, 0, 0, zeroblob(16), 0, 0, 0, 1, zeroblob(32))",
+                "INSERT INTO owner (one, log, epoch, seq, batch, watermark, published, last_decision, next_event, head, fingerprint) \
+                 VALUES (1, ?, 0, 0, zeroblob(16), 0, 0, 0, 1, zeroblob(32), 0)",
             );
             insert
                 .bind(&log.0.to_be_bytes()[..])
@@ -268,13 +268,13 @@ async fn take_over(connection: &mut SqliteConnection, log: LogId) -> Result<Owne
             none
         }
     };
-    let raised = sqlx::query("UPDATE owner SET epoch = epoch + 1 WHERE one = 1");
-    raised.execute(&mut *connection).await.map_err(failed)?;
+    let owner = owner.taken_over();
+    let raise = sqlx::query("UPDATE owner SET epoch = ?, fingerprint = ? WHERE one = 1")
+        .bind(encode::int(owner.epoch))
+        .bind(encode::int(owner.fingerprint));
+    raise.execute(&mut *connection).await.map_err(failed)?;
     connection.execute("COMMIT").await.map_err(failed)?;
-    Ok(Owner {
-        epoch: owner.epoch + 1,
-        ..owner
-    })
+    Ok(owner)
 }
 
 async fn run(connection: &mut SqliteConnection, call: Call) -> Result<(), sqlx::Error> {
