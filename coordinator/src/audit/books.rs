@@ -545,6 +545,16 @@ mod tests {
     }
 
     #[test]
+    fn a_history_that_knew_no_fingerprints_agrees_with_any_half_message() {
+        let (mut events, mut rows) = history();
+        for event in &mut events {
+            event.fingerprint = None;
+        }
+        rows[1].half.body_len = 7;
+        assert_eq!(mismatches(&events, &rows), Vec::<String>::new());
+    }
+
+    #[test]
     fn whatever_a_row_states_otherwise_is_named() {
         let (events, rows) = history();
         type Touch = fn(&mut Vec<Row>);
