@@ -6,7 +6,7 @@ use super::facts::{
     COMMITTED, COORDINATOR, FINAL, HALF, Log, MOVED, Mark, Message, PARKED, PREPARED, ROLLBACK,
     ROLLED_BACK, Record, Row, World, step,
 };
-use super::{Phase, Promise, Report};
+use super::{Phase, Promise, Report, forgotten};
 
 pub(super) fn check(world: &World, phase: Phase, report: &mut Report) {
     log_is_sound(&world.log, report);
@@ -151,7 +151,7 @@ fn numbered<'a>(world: &'a World, report: &mut Report) -> HashMap<u64, &'a Row> 
         }
     }
     let last = world.sql.owner.last_decision;
-    for number in 1..=last {
+    for number in forgotten::told(world).decisions + 1..=last {
         if !decisions.contains_key(&number) {
             report.add(
                 Promise::DecisionsAreNumbered,
@@ -299,6 +299,7 @@ fn records(world: &World, rows: &HashMap<u128, &Row>, report: &mut Report) {
         .chain(copies)
         .collect();
     let mut finals: HashMap<u128, u64> = HashMap::new();
+    let forgotten = forgotten::told(world).decisions;
     for (kind, state, word) in [(FINAL, COMMITTED, "final"), (ROLLBACK, ROLLED_BACK, "echo")] {
         for (record, mark) in ours(&world.log, kind) {
             let what = format!("the {word} of {:032X} at {}", mark.key, record.position);
@@ -311,6 +312,7 @@ fn records(world: &World, rows: &HashMap<u128, &Row>, report: &mut Report) {
                         mark.number, row.state, row.decision
                     ),
                 ),
+                None if mark.number <= forgotten => {}
                 None => report.add(Promise::DecisionBeforeRecord, format!("{what} has no row")),
             }
             if kind != FINAL {

@@ -197,6 +197,8 @@ pub mod step {
     pub const UNPUBLISHED: u8 = 6;
     /// It could after all.
     pub const PUBLISHED: u8 = 7;
+    /// History up to here may be removed; told of no transaction.
+    pub const FORGOTTEN: u8 = 10;
 }
 
 /// Actor number: the marker, read for a check-back.

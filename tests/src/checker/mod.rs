@@ -8,6 +8,7 @@
 //! | [`facts`] | what was found, as plain values |
 //! | [`agreement`] | log and SQL: rows, decisions, finals, their order |
 //! | [`history`] | events and seals |
+//! | `forgotten` | what may be missing since it was decided long ago |
 //! | [`users`] | markers, business rows, effects, and what callers were told |
 //! | [`keys`] | clients that know their messages by keys: what they said, were told and received |
 //! | [`log_files`] | the log's files, decoded |
@@ -18,6 +19,7 @@
 pub mod agreement;
 pub mod facts;
 pub mod folder;
+mod forgotten;
 pub mod history;
 pub mod keys;
 pub mod log_files;

@@ -5,19 +5,20 @@ use std::collections::{HashMap, HashSet};
 use super::facts::{
     Answer, COMMITTED, COORDINATOR, FORCED, HALF, MARKER, ROLLED_BACK, Row, UserDatabase, World,
 };
-use super::{Phase, Promise, Report};
+use super::{Phase, Promise, Report, forgotten};
 
 pub(super) fn check(world: &World, phase: Phase, report: &mut Report) {
     let rows: HashMap<u128, &Row> = world.sql.rows.iter().map(|row| (row.id, row)).collect();
-    answers(world, &rows, report);
+    let forgotten = forgotten::covers_the_unknown(world);
+    answers(world, &rows, forgotten, report);
     let deciders = deciders(world);
     for database in &world.databases {
-        markers(world, database, &deciders, phase, report);
+        markers(world, database, &deciders, phase, forgotten, report);
     }
-    effects(world, &rows, phase, report);
+    effects(world, &rows, phase, forgotten, report);
 }
 
-fn answers(world: &World, rows: &HashMap<u128, &Row>, report: &mut Report) {
+fn answers(world: &World, rows: &HashMap<u128, &Row>, forgotten: bool, report: &mut Report) {
     let halves: HashSet<u128> = world
         .log
         .records
@@ -30,7 +31,7 @@ fn answers(world: &World, rows: &HashMap<u128, &Row>, report: &mut Report) {
     for answer in &world.answers {
         match *answer {
             Answer::Half(id) => {
-                if !halves.contains(&id) && !rows.contains_key(&id) {
+                if !halves.contains(&id) && !rows.contains_key(&id) && !forgotten {
                     let what = format!("{id:032X} was acknowledged and is not in the log");
                     report.add(Promise::AckedHalfIsKept, what);
                 }
@@ -38,7 +39,7 @@ fn answers(world: &World, rows: &HashMap<u128, &Row>, report: &mut Report) {
             Answer::Decided(id, committed) => {
                 let told = if committed { COMMITTED } else { ROLLED_BACK };
                 let state = rows.get(&id).map(|row| row.state);
-                if state != Some(told) {
+                if state != Some(told) && !(state.is_none() && forgotten) {
                     let what =
                         format!("for {id:032X} the answer was {told}, the row says {state:?}");
                     report.add(Promise::AckedDecisionStands, what);
@@ -98,6 +99,7 @@ fn markers(
     database: &UserDatabase,
     deciders: &HashMap<u128, u8>,
     phase: Phase,
+    forgotten: bool,
     report: &mut Report,
 ) {
     let mut known = HashSet::new();
@@ -128,7 +130,8 @@ fn markers(
         }
     }
     let business = database.business.iter().flatten();
-    for id in business.filter(|id| phase == Phase::Healed && !known.contains(id)) {
+    let judged = phase == Phase::Healed && !forgotten;
+    for id in business.filter(|id| judged && !known.contains(id)) {
         let what = format!("{id:032X} has a business row and the coordinator does not know it");
         report.add(Promise::MarkerAgrees, what);
     }
@@ -172,12 +175,19 @@ fn contradiction(
     None
 }
 
-fn effects(world: &World, rows: &HashMap<u128, &Row>, phase: Phase, report: &mut Report) {
+fn effects(
+    world: &World,
+    rows: &HashMap<u128, &Row>,
+    phase: Phase,
+    forgotten: bool,
+    report: &mut Report,
+) {
     for effects in &world.effects {
         let group = &effects.group;
         for (id, times) in &effects.applied {
             let state = rows.get(id).map(|row| row.state);
-            if *times > 1 || (*times > 0 && state != Some(COMMITTED)) {
+            let is_meant = state == Some(COMMITTED) || (state.is_none() && forgotten);
+            if *times > 1 || (*times > 0 && !is_meant) {
                 let what =
                     format!("{group} applied {id:032X} {times} time(s), its state is {state:?}");
                 report.add(Promise::EffectOnce, what);
