@@ -17,6 +17,7 @@ use super::queue_ends;
 use super::queue_index::FlushError;
 use super::segments::Segment;
 use super::shared::Shared;
+use super::steps::{TRIM_FORGOTTEN, TRIM_NOTED, TRIM_REMOVED};
 use super::window::Window;
 use super::{BROKER, Flush, NOTE_MAX_BYTES, OwnerId, Position, Submission, lock};
 use crate::clock::ServerTime;
@@ -168,6 +169,7 @@ impl Shared {
             Noted::Nothing | Noted::Durable(_) => return self.note_ends(from),
         }
         *lock(&self.retention.noted) = Noted::Nothing;
+        self.steps.at(TRIM_NOTED);
         if let Err(error) = self.queues.forget_before(from) {
             tracing::warn!(%error, "the index of a queue cannot be read; nothing is deleted");
             return;
@@ -224,9 +226,15 @@ impl Shared {
     /// Removes the files that the checkpoint which is durable now does not have any more.
     pub(super) fn remove_condemned(&self) {
         let condemned = std::mem::take(&mut *lock(&self.retention.condemned));
+        if !condemned.is_empty() {
+            self.steps.at(TRIM_FORGOTTEN);
+        }
         for segment in condemned {
-            if let Err(error) = self.files.remove(segment.name()) {
-                tracing::warn!(%error, segment = %segment.name(), "a segment could not be removed; the next start does it");
+            match self.files.remove(segment.name()) {
+                Ok(()) => self.steps.at(TRIM_REMOVED),
+                Err(error) => {
+                    tracing::warn!(%error, segment = %segment.name(), "a segment could not be removed; the next start does it");
+                }
             }
         }
         self.queues.free_before();

@@ -19,6 +19,12 @@ pub const CHECKPOINT_WRITTEN: &str = "log.checkpoint_written";
 pub const CHECKPOINT_RENAMED: &str = "log.checkpoint_renamed";
 /// Recovery has made the log's tail durable; nothing is visible yet.
 pub const RECOVERY_TAIL_SYNCED: &str = "log.recovery_tail_synced";
+/// The note about queues of which nothing will be left is durable; nothing is deleted.
+pub const TRIM_NOTED: &str = "trim.noted";
+/// A durable checkpoint no longer has the oldest segments; their files are still there.
+pub const TRIM_FORGOTTEN: &str = "trim.forgotten";
+/// The file of one of them is removed.
+pub const TRIM_REMOVED: &str = "trim.removed";
 
 /// All steps, in the order a log meets them.
 pub const ALL: &[&str] = &[
@@ -30,6 +36,9 @@ pub const ALL: &[&str] = &[
     SEGMENT_CREATED,
     CHECKPOINT_WRITTEN,
     CHECKPOINT_RENAMED,
+    TRIM_NOTED,
+    TRIM_FORGOTTEN,
+    TRIM_REMOVED,
 ];
 
 /// What to call at a step: on the log's own threads, with the step's name.
