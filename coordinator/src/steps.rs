@@ -28,6 +28,18 @@ pub const ALL: &[(&str, &str)] = &[
     ),
     ("log.checkpoint_renamed", "the checkpoint has its name"),
     (
+        "trim.noted",
+        "a note says where queues end of which nothing will be left; nothing is deleted",
+    ),
+    (
+        "trim.forgotten",
+        "a checkpoint no longer has the oldest segments; their files are there",
+    ),
+    (
+        "trim.removed",
+        "the file of one of these segments is removed",
+    ),
+    (
         "log.recovery_tail_synced",
         "a start has made the log's tail durable again",
     ),
@@ -69,6 +81,22 @@ pub const ALL: &[(&str, &str)] = &[
         "everybody who waited for the decision has been told",
     ),
     ("final.durable", "finals are durable and SQL does not know"),
+    (
+        "carry.durable",
+        "copies of half messages are durable and no row says where",
+    ),
+    (
+        "carry.written",
+        "rows say where the copies are; the log may not delete yet",
+    ),
+    (
+        "forget.told",
+        "the history says how far it is forgotten; nothing is removed",
+    ),
+    (
+        "forget.removed",
+        "some rows are removed, others may be left",
+    ),
     ("check_back.planned", "a sweep has decided whom to ask"),
     ("check_back.asked", "a check-back was sent"),
     (

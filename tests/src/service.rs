@@ -1,5 +1,5 @@
 //! A whole service in one process, for tests that kill it: local transactions with messages, a consumer with an inbox, and
-//! if it is told so plain messages beside them.
+//! if it is told so plain messages beside them, or in a log that deletes what is old and with a short history.
 //!
 //! What it was told it says on standard output, a line for each answer (see [`answers`]), so that a test can compare the
 //! answers with what is on disk after a kill. Run over the same folder again it goes on, and ends once everything is
@@ -22,9 +22,10 @@ use coordinator::store::database::Database;
 use coordinator::transaction::State;
 use examples::shop::kinds::{Kind, sql};
 use mq_core::broker::Broker;
-use mq_core::client::{Consumer, Producer as Sender};
+use mq_core::client::{Consumer, Producer as Sender, PullConsumer};
 use mq_core::log::Flush;
 use mq_core::message::Message;
+use mq_core::names::{GroupName, TopicName};
 use mq_core::random::{Random, SeededRandom};
 use sqlx::postgres::{PgPool, PgPoolOptions};
 use sqlx::sqlite::{
@@ -55,6 +56,9 @@ pub const POSTGRES: &str = "SERVICE_POSTGRES";
 /// The environment variable that has it send plain messages, too: `sync` or `async` says when they are acknowledged.
 pub const NEWS: &str = "SERVICE_NEWS";
 
+/// The environment variable that has it keep little, and wait until what it finds is deleted, before it goes on.
+pub const TRIMS: &str = "SERVICE_TRIMS";
+
 const TABLES: &str = "
     CREATE TABLE IF NOT EXISTS placed (id BLOB PRIMARY KEY) STRICT, WITHOUT ROWID;
     CREATE TABLE IF NOT EXISTS applied (consumers TEXT NOT NULL, message TEXT NOT NULL) STRICT;";
@@ -66,6 +70,14 @@ const POSTGRES_TABLES: &str = "
 const AT_ONCE: u64 = 6;
 /// How long the end may take once all local transactions have ended.
 const SETTLED_WITHIN: Duration = Duration::from_secs(20);
+
+/// What the log keeps when it keeps little: four segments.
+const KEPT_BYTES: u64 = 4 * SEGMENT_BYTES;
+const SEGMENT_BYTES: u64 = 64 << 10;
+/// How long history is kept then.
+const KEPT_FOR: Duration = Duration::from_millis(50);
+/// How long it may take until all that was there is deleted and forgotten.
+const TRIMMED_WITHIN: Duration = Duration::from_secs(30);
 
 /// The topic of its plain messages.
 const NEWS_TOPIC: &str = "news";
@@ -81,6 +93,8 @@ pub struct Plan {
     pub transactions: u64,
     /// When the plain messages that it sends beside them are acknowledged; it sends none unless this is set.
     pub news: Option<Flush>,
+    /// Whether it keeps little, and goes on once what it finds is deleted from the log and forgotten.
+    pub trims: bool,
 }
 
 /// Runs the service in `folder`, its tables and the coordinator's in SQLite or in the Postgres database at `postgres`.
@@ -90,7 +104,7 @@ pub struct Plan {
 pub async fn run(folder: &Path, postgres: Option<String>, plan: Plan) -> Result<()> {
     std::fs::create_dir_all(folder)?;
     let coordinator = postgres.clone().map(Database::Postgres);
-    let halfmoon = open(&folder.join(DATA), coordinator, plan.news).await?;
+    let halfmoon = open(&folder.join(DATA), coordinator, plan).await?;
     match postgres {
         None => run_on::<Sqlite>(halfmoon, database(&folder.join(DATABASE)).await?, plan).await,
         Some(url) => run_on::<Postgres>(halfmoon, database_at(&url).await?, plan).await,
@@ -100,8 +114,6 @@ pub async fn run(folder: &Path, postgres: Option<String>, plan: Plan) -> Result<
 async fn run_on<DB: Kind>(halfmoon: Embedded, pool: Pool<DB>, plan: Plan) -> Result<()> {
     let (broker, coordinator) = (halfmoon.broker(), halfmoon.coordinator());
     let markers = Markers::new().add(pool.clone()).await?;
-    let producer = Producer::builder("order-service").markers(markers);
-    let producer = producer.attach(coordinator).await?;
     let inbox = Inbox::new(pool.clone(), CONSUMERS)?;
     inbox.ensure_table().await?;
     let consumer = Consumer::builder(CONSUMERS)
@@ -109,6 +121,17 @@ async fn run_on<DB: Kind>(halfmoon: Embedded, pool: Pool<DB>, plan: Plan) -> Res
         .attach(broker)
         .await?;
     let consuming = tokio::spawn(consume(consumer, inbox));
+    if plan.trims {
+        // Nobody is there yet who could be asked about what is open: it is carried.
+        let fillers = Producer::builder("fillers").markers(markers.clone());
+        let fillers = fillers.attach(coordinator).await?;
+        let trimmed = trimmed(&halfmoon, &fillers, &pool);
+        let trimmed = tokio::time::timeout(TRIMMED_WITHIN, trimmed).await;
+        trimmed.context("not everything was deleted and forgotten in time")??;
+        fillers.close().await;
+    }
+    let producer = Producer::builder("order-service").markers(markers);
+    let producer = producer.attach(coordinator).await?;
     let mut news = JoinSet::new();
     if let Some(flush) = plan.news {
         news.spawn(send_news(Sender::attach(broker), flush, plan.seed));
@@ -142,17 +165,21 @@ async fn run_on<DB: Kind>(halfmoon: Embedded, pool: Pool<DB>, plan: Plan) -> Res
 }
 
 /// Everything over `folder`, with waits and file sizes that suit a test.
-async fn open(folder: &Path, database: Option<Database>, news: Option<Flush>) -> Result<Embedded> {
+async fn open(folder: &Path, database: Option<Database>, plan: Plan) -> Result<Embedded> {
     let mut settings = embedded::Settings {
         database,
         ..embedded::Settings::default()
     };
-    settings.broker.flush_async = news == Some(Flush::Async);
-    settings.log.segment_bytes = 64 << 10;
+    settings.broker.flush_async = plan.news == Some(Flush::Async);
+    settings.log.segment_bytes = SEGMENT_BYTES;
     settings.log.checkpoint_every = Duration::from_millis(100);
     settings.log.checkpoint_bytes = 32 << 10;
     settings.coordinator.check_back.grace = Duration::from_millis(100);
     settings.coordinator.check_back.first_wait = Duration::from_millis(200);
+    if plan.trims {
+        settings.log.keep_bytes = Some(KEPT_BYTES);
+        settings.coordinator.keep_history = Some(KEPT_FOR);
+    }
     Ok(Embedded::open(folder, settings).await?)
 }
 
@@ -216,6 +243,44 @@ async fn consume<DB: Kind>(mut consumer: Consumer, inbox: Inbox<DB>) -> Result<(
         delivery.ack();
     }
     Ok(())
+}
+
+/// Fills the log until everything that is in it now is deleted, or carried forward if it is open, and until history is
+/// forgotten.
+async fn trimmed<DB: Kind>(halfmoon: &Embedded, fillers: &Producer, pool: &Pool<DB>) -> Result<()> {
+    let (log, reader) = (halfmoon.broker().log(), halfmoon.coordinator().reader());
+    let sender = Sender::attach(halfmoon.broker());
+    let found = log.range().end;
+    let forgotten = reader.forgotten().await?.decisions;
+    // What is deleted unread is never applied.
+    while unread(halfmoon.broker(), pool).await? {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    loop {
+        for _ in 0..20 {
+            let message = Message::builder(NEWS_TOPIC).body(vec![b'x'; 3_000]);
+            sender.send(message.build()?).await?;
+        }
+        // Rolled back: the database reflects all before it.
+        place(fillers, pool, 7).await?;
+        let is_trimmed = log.range().start >= found;
+        if is_trimmed && reader.forgotten().await?.decisions > forgotten {
+            return Ok(());
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// Whether there are messages that its consumer has not applied.
+async fn unread<DB: Kind>(broker: &Broker, pool: &Pool<DB>) -> Result<bool> {
+    let reader = PullConsumer::attach(broker, GroupName::new("counters")?);
+    let mut published = 0;
+    for queue in reader.queues(&TopicName::new(TOPIC)?).await? {
+        published += reader.range(&queue).await?.end;
+    }
+    let counted = sql("SELECT count(*) FROM applied");
+    let applied: i64 = DB::value(&mut *pool.acquire().await?, counted).await?;
+    Ok(i64::try_from(published)? > applied)
 }
 
 /// Sends plain messages, one after the other, until that fails.

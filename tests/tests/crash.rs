@@ -15,12 +15,22 @@ pub(crate) fn full() -> bool {
 /// Kills the service at every step whose name starts with one of `prefixes`, each over a folder of its own in which an
 /// earlier kill has left open transactions.
 async fn killed_at_every_step(on: On, prefixes: &[&str]) {
+    killed_at_every_step_of(on, prefixes, |_| ()).await;
+}
+
+/// The same over a log that deletes what is old, and with a history that is short.
+async fn killed_while_trimming(on: On, prefixes: &[&str]) {
+    killed_at_every_step_of(on, prefixes, Runs::trim).await;
+}
+
+async fn killed_at_every_step_of(on: On, prefixes: &[&str], begin: impl Fn(&mut Runs)) {
     let steps = coordinator::steps::ALL.iter().map(|(name, _)| *name);
     for step in steps.filter(|step| prefixes.iter().any(|prefix| step.starts_with(prefix))) {
         for time in if full() { 1..6 } else { 1..2 } {
             let mut runs = Runs::new(on).await;
             runs.run(30, "local.committed:8", &Kill::Never);
             runs.judge(Phase::Anytime, "the first kill").await;
+            begin(&mut runs);
             let at = format!("{step}:{time}");
             let ended = runs.run(30, &at, &Kill::Never);
             let reached = ended.status.code().is_none();
@@ -30,9 +40,11 @@ async fn killed_at_every_step(on: On, prefixes: &[&str]) {
                 ended.told()
             );
             runs.judge(Phase::Anytime, &at).await;
+            runs.is_verified(&at);
             let ended = runs.run(10, "", &Kill::Never);
             assert_eq!(ended.last_line(), "settled", "{}", ended.told());
             runs.judge(Phase::Healed, &at).await;
+            runs.is_verified(&at);
         }
     }
 }
@@ -58,6 +70,21 @@ async fn a_kill_at_every_step_of_a_check_back_or_a_start_heals() {
 }
 
 #[tokio::test]
+async fn a_kill_at_every_step_of_carrying_forward_heals() {
+    killed_while_trimming(On::Sqlite, &["carry."]).await;
+}
+
+#[tokio::test]
+async fn a_kill_at_every_step_of_a_deletion_from_the_log_heals() {
+    killed_while_trimming(On::Sqlite, &["trim."]).await;
+}
+
+#[tokio::test]
+async fn a_kill_at_every_step_of_forgetting_heals() {
+    killed_while_trimming(On::Sqlite, &["forget."]).await;
+}
+
+#[tokio::test]
 async fn on_postgres_a_kill_at_every_step_of_the_log_heals() {
     killed_at_every_step(On::Postgres, &["log."]).await;
 }
@@ -75,6 +102,21 @@ async fn on_postgres_a_kill_at_every_step_of_a_decision_heals() {
 #[tokio::test]
 async fn on_postgres_a_kill_at_every_step_of_a_check_back_or_a_start_heals() {
     killed_at_every_step(On::Postgres, &["check_back.", "recovery."]).await;
+}
+
+#[tokio::test]
+async fn on_postgres_a_kill_at_every_step_of_carrying_forward_heals() {
+    killed_while_trimming(On::Postgres, &["carry."]).await;
+}
+
+#[tokio::test]
+async fn on_postgres_a_kill_at_every_step_of_a_deletion_from_the_log_heals() {
+    killed_while_trimming(On::Postgres, &["trim."]).await;
+}
+
+#[tokio::test]
+async fn on_postgres_a_kill_at_every_step_of_forgetting_heals() {
+    killed_while_trimming(On::Postgres, &["forget."]).await;
 }
 
 /// Half of the kills of a run of the chapter.

@@ -13,6 +13,7 @@ use super::feed::{Durable, Feed};
 use super::half;
 use super::status::Status;
 use super::writer::Command;
+use crate::steps;
 use crate::store::{Row, StoreError, TxReader};
 
 /// Half messages carried at a time.
@@ -114,6 +115,7 @@ impl Carrier {
             if !reader.needed(target, None, 1).await?.is_empty() {
                 return Err(CarryError::Unwritten);
             }
+            steps::reach("carry.written");
             tracing::info!(carried, %target, "half messages were carried forward");
         }
         let to = target.min(reflected);
@@ -162,6 +164,7 @@ impl Carrier {
                 placed.and_then(|placed| placed.first().copied().ok_or(AppendError::Closed));
             match &placed {
                 Ok(placed) => {
+                    steps::reach("carry.durable");
                     // The slot is free again when the row says so.
                     slot.forget();
                     let to = placed.position;

@@ -436,12 +436,18 @@ impl Writer {
                 return Ok(None);
             }
             self.reflect(&plan, &[]);
+            steps::reach("forget.told");
         }
         let Forget {
             far, kept, limit, ..
         } = forget;
         match self.store.forget(far, kept, limit).await {
-            Ok(count) => Ok(Some(count)),
+            Ok(count) => {
+                if count > 0 {
+                    steps::reach("forget.removed");
+                }
+                Ok(Some(count))
+            }
             Err(error) => {
                 tracing::debug!(%error, "nothing is forgotten now");
                 Ok(None)

@@ -31,6 +31,7 @@ async fn main() -> Result<()> {
         seed,
         transactions,
         news,
+        trims: std::env::var_os(service::TRIMS).is_some(),
     };
     service::run(&folder, postgres, plan).await
 }

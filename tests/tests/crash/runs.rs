@@ -25,6 +25,8 @@ pub(crate) struct Runs {
     postgres: Option<String>,
     /// `sync` or `async` if it sends plain messages, too.
     news: Option<&'static str>,
+    /// Whether it keeps little of its log and its history.
+    trims: bool,
     seed: u64,
     /// What it has said it was told, in all runs.
     pub(crate) answers: Vec<Answer>,
@@ -55,6 +57,7 @@ impl Runs {
             _temporary: None,
             postgres: None,
             news: None,
+            trims: false,
             seed: 0,
             answers: Vec::new(),
         }
@@ -74,6 +77,11 @@ impl Runs {
             news: Some(news),
             ..self
         }
+    }
+
+    /// From now on it keeps little, and each run first waits until what it finds is deleted and forgotten.
+    pub(crate) fn trim(&mut self) {
+        self.trims = true;
     }
 
     /// Halfmoon's data folder.
@@ -102,6 +110,9 @@ impl Runs {
         if let Some(news) = self.news {
             program = program.variable(service::NEWS, news);
         }
+        if self.trims {
+            program = program.variable(service::TRIMS, "1");
+        }
         program
     }
 
@@ -125,6 +136,20 @@ impl Runs {
     pub(crate) fn hear(&mut self, told: &str) {
         let lines: Vec<String> = told.lines().map(str::to_owned).collect();
         self.answers.extend(service::answers(&lines));
+    }
+
+    /// What `halfmoon audit verify` says is what the checker says: nothing is wrong.
+    pub(crate) fn is_verified(&self, after: &str) {
+        let mut program = Program::new(env!("CARGO_BIN_EXE_server"))
+            .argument("audit")
+            .argument("verify")
+            .argument("--data")
+            .argument(self.data());
+        if let Some(url) = &self.postgres {
+            program = program.argument("--database").argument(url);
+        }
+        let ended = program.run(&Kill::Never).expect("it runs and ends in time");
+        assert!(ended.status.success(), "after {after}: {}", ended.told());
     }
 
     /// Judges what is there now, and returns it. A folder that breaks a promise is kept.
