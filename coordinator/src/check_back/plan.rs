@@ -31,6 +31,8 @@ pub struct Member {
     pub incarnation: u128,
     /// The marker databases it can read.
     pub answers_for: Arc<[u128]>,
+    /// Whether it owes so many answers that it is asked nothing more for now.
+    pub is_full: bool,
 }
 
 /// What was tried for one transaction since the coordinator started. Not durable: a restart begins anew and costs nothing.
@@ -136,7 +138,7 @@ pub enum Action {
 /// gone for the grace time, and only one that can read the marker's database. A sender that has connected again is asked at
 /// once, since its resolution may have been lost with the connection; if it answers UNKNOWN, the next time is due as ever. A
 /// check-back whose connection is gone is not waited for. Without a marker anyone of the group is asked in the sender's place,
-/// after the message's immunity, which its `check_at` says.
+/// after the message's immunity, which its `check_at` says. A connection that owes too many answers is passed over.
 #[must_use]
 pub fn plan(
     now: ServerTime,
@@ -177,9 +179,8 @@ pub fn plan(
         Sender::Connected | Sender::Back | Sender::GoneFor(_) => return wait(row.check_at),
     };
     let answers = |member: &&Member| {
-        row.half
-            .marker
-            .is_none_or(|marker| member.answers_for.contains(&marker.0))
+        let marker = row.half.marker;
+        !member.is_full && marker.is_none_or(|marker| member.answers_for.contains(&marker.0))
     };
     let own = |member: &&Member| {
         row.half
@@ -189,7 +190,9 @@ pub fn plan(
     // A process may stay connected without producing for the group any more; a marker it still can read, a listener is gone.
     let left = !with_marker && !members.iter().any(|member| own(&member));
     let chosen = match sender {
-        Sender::Connected | Sender::Back if !left => members.iter().find(own),
+        Sender::Connected | Sender::Back if !left => {
+            members.iter().find(|member| own(member) && !member.is_full)
+        }
         Sender::Connected | Sender::Back | Sender::GoneFor(_) => {
             // After two unanswered check-backs the next one is asked.
             let eligible = members.iter().filter(answers).count();
@@ -246,6 +249,7 @@ mod tests {
             connection: incarnation as u64 * 10,
             incarnation,
             answers_for: answers_for.into(),
+            is_full: false,
         }
     }
 
@@ -453,6 +457,43 @@ mod tests {
             [whom(0), whom(1), whom(2), whom(3), whom(4)],
             [8, 8, 9, 9, 8]
         );
+    }
+
+    #[test]
+    fn a_connection_that_owes_too_many_answers_is_passed_over_and_still_waited_for() {
+        let full = |incarnation| Member {
+            is_full: true,
+            ..member(incarnation, &[5])
+        };
+        let ask = |sender, attempt: &Attempt, members: &[Member]| match decide(
+            8 * SECOND,
+            &row(Some(5)),
+            attempt,
+            sender,
+            members,
+        ) {
+            Action::Ask { incarnation, .. } => Some(incarnation),
+            Action::Wait { .. } => None,
+        };
+        let nothing = Attempt::default();
+        let others = [full(8), member(9, &[5])];
+        assert_eq!(ask(LONG_GONE, &nothing, &others), Some(9));
+        assert_eq!(ask(LONG_GONE, &nothing, &[full(8), full(9)]), None);
+        // Nobody else is asked about what may still run.
+        let with_sender = [full(7), member(9, &[5])];
+        assert_eq!(ask(Sender::Connected, &nothing, &with_sender), None);
+        let second = Member {
+            connection: 71,
+            ..member(7, &[5])
+        };
+        let twice = [full(7), second];
+        assert_eq!(ask(Sender::Connected, &nothing, &twice), Some(7));
+        let asked = Attempt {
+            asked_at: Some(ServerTime(8 * SECOND)),
+            asked_over: 80,
+            ..Attempt::default()
+        };
+        assert_eq!(ask(LONG_GONE, &asked, &others), None, "asked twice");
     }
 
     #[test]

@@ -16,6 +16,7 @@ use mq_core::names::GroupName;
 use tokio::sync::{Notify, mpsc, watch};
 
 use super::plan::{Action, Attempt, Member, Reason, Sender, plan};
+use super::unanswered::Unanswered;
 use crate::engine::half;
 use crate::engine::settings::CheckBackSettings;
 use crate::engine::writer::Command;
@@ -26,7 +27,8 @@ use crate::store::{Filter, Row, StoreError, TxReader};
 const PAGE: u32 = 500;
 /// Most pages of one group in one sweep; the next sweep goes on behind them.
 const PAGES: usize = 20;
-/// Most outstanding check-backs that are remembered; behind that new ones wait for a later sweep.
+/// Most outstanding check-backs that are remembered; behind that new ones wait for a later sweep. Over each connection there are
+/// at most [`super::unanswered::MOST`].
 const ATTEMPTS: usize = 65_536;
 /// A sweep reads what is due until then, to know when to wake up next; whoever writes a row that is due sooner wakes it.
 pub const HORIZON: Duration = Duration::from_secs(1);
@@ -38,14 +40,17 @@ const PUBLISH_AGAIN: Duration = Duration::from_secs(5);
 const PAUSE: Duration = Duration::from_millis(10);
 
 /// What is outstanding, shared between the sweep and those who take the answers.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Attempts {
     table: Mutex<Table>,
+    /// Wakes the sweeper when a connection that owed too many answers has room again.
+    wake: Arc<Notify>,
 }
 
 #[derive(Debug, Default)]
 struct Table {
     open: HashMap<Position, Open>,
+    unanswered: Unanswered,
     /// While a sweep works with rows that it has read: those that have changed since.
     changed: Option<HashSet<Position>>,
 }
@@ -60,7 +65,24 @@ struct Open {
     answered_at: Option<ServerTime>,
 }
 
+impl Open {
+    /// Number of the connection that owes an answer.
+    fn owed_by(&self) -> Option<u64> {
+        let is_owed = self.attempt.asked_at.is_some() && self.answered_at.is_none();
+        is_owed.then_some(self.attempt.asked_over)
+    }
+}
+
 impl Attempts {
+    /// Nothing is outstanding.
+    #[must_use]
+    pub fn new(wake: Arc<Notify>) -> Self {
+        Self {
+            table: Mutex::default(),
+            wake,
+        }
+    }
+
     /// Has the next sweep ask about `row`, due or not, parked or not.
     pub fn demand(&self, row: Row, now: ServerTime) {
         let attempt = Attempt {
@@ -74,39 +96,38 @@ impl Attempts {
             answered_at: None,
             row,
         };
-        self.lock().open.insert(open.row.half.position, open);
+        self.put(&mut self.lock(), open.row.half.position, Some(open));
     }
 
     /// Takes note of *in flight*.
     pub fn in_flight(&self, position: Position, now: ServerTime, settings: &CheckBackSettings) {
-        if let Some(open) = self.lock().open.get_mut(&position) {
+        self.change(&mut self.lock(), position, |open| {
             open.attempt.answered_in_flight(now, settings);
-        }
+        });
     }
 
     /// Takes note of UNKNOWN. False if nobody had asked, or the question is answered already: such an answer does not count.
     pub fn unknown(&self, position: Position, now: ServerTime) -> bool {
-        let mut table = self.lock();
-        let asked = |open: &&mut Open| open.attempt.asked_at.is_some();
-        let Some(open) = table.open.get_mut(&position).filter(asked) else {
-            return false;
+        let counts = |open: &mut Open| {
+            open.attempt.asked_at.is_some() && open.answered_at.replace(now).is_none()
         };
-        open.answered_at.replace(now).is_none()
+        self.change(&mut self.lock(), position, counts)
+            .unwrap_or(false)
     }
 
     /// Takes note of a decision that is on its way into SQL; returns why the transaction was asked about, and when first.
     pub fn deciding(&self, position: Position, now: ServerTime) -> Option<(Reason, ServerTime)> {
-        let mut table = self.lock();
-        let open = table.open.get_mut(&position)?;
-        open.answered_at = Some(now);
-        Some((open.reason, open.first_asked))
+        self.change(&mut self.lock(), position, |open| {
+            open.answered_at = Some(now);
+            (open.reason, open.first_asked)
+        })
     }
 
     /// Forgets what has changed in SQL, before anybody is told: whoever wants to ask reads it anew.
     pub fn written(&self, positions: impl IntoIterator<Item = Position>) {
         let mut table = self.lock();
         for position in positions {
-            table.open.remove(&position);
+            self.put(&mut table, position, None);
             if let Some(changed) = &mut table.changed {
                 changed.insert(position);
             }
@@ -116,6 +137,42 @@ impl Attempts {
     /// A sweep reads rows now: from here on it must know which of them change. `false`: it is done with them.
     fn reading(&self, reading: bool) {
         self.lock().changed = reading.then(HashSet::new);
+    }
+
+    /// Changes what is known about the transaction at `position`, if anything is.
+    fn change<T>(
+        &self,
+        table: &mut Table,
+        position: Position,
+        how: impl FnOnce(&mut Open) -> T,
+    ) -> Option<T> {
+        let open = table.open.get_mut(&position)?;
+        let before = open.owed_by();
+        let result = how(open);
+        let after = open.owed_by();
+        self.note(table, before, after);
+        Some(result)
+    }
+
+    /// Remembers this about the transaction at `position`, or nothing.
+    fn put(&self, table: &mut Table, position: Position, open: Option<Open>) {
+        let after = open.as_ref().and_then(Open::owed_by);
+        let known = match open {
+            Some(open) => table.open.insert(position, open),
+            None => table.open.remove(&position),
+        };
+        self.note(table, known.as_ref().and_then(Open::owed_by), after);
+    }
+
+    fn note(&self, table: &mut Table, before: Option<u64>, after: Option<u64>) {
+        if table.unanswered.moved(before, after) {
+            self.wake.notify_one();
+        }
+    }
+
+    /// Whether this connection owes so many answers that it is asked nothing more.
+    fn is_full(&self, connection: u64) -> bool {
+        self.lock().unanswered.is_full(connection)
     }
 
     fn lock(&self) -> MutexGuard<'_, Table> {
@@ -241,22 +298,33 @@ impl Sweeper {
         } else {
             now.after(HORIZON)
         };
+        let is_full = |client: &Client| self.parts.attempts.is_full(client.connection);
+        let mut is_done = false;
         for _ in 0..PAGES {
+            is_done = clients.iter().all(is_full);
+            if is_done {
+                break;
+            }
             // Done with the page before.
             self.parts.attempts.reading(true);
             let rows = self.parts.reader.due(group, until, behind, PAGE).await?;
             let Some(last) = rows.last() else {
-                return Ok(next);
+                is_done = true;
+                break;
             };
             behind = Some((last.check_at.unwrap_or_default(), last.half.position));
             for row in rows {
                 next = earlier(next, self.look_at(now, row, clients));
             }
         }
+        let passed_over = all && clients.iter().any(is_full);
         if let Some(watched) = self.groups.get_mut(group) {
-            watched.behind = behind;
+            if passed_over {
+                watched.look_at_all.push(now);
+            }
+            watched.behind = behind.filter(|_| !is_done);
         }
-        Ok(Some(now))
+        Ok(if is_done { next } else { Some(now) })
     }
 
     /// Those that were asked before and whose next time has come, without reading them again.
@@ -285,31 +353,31 @@ impl Sweeper {
     fn look_at(&self, now: ServerTime, row: Row, clients: &[Client]) -> Option<ServerTime> {
         let settings = &self.parts.settings;
         let position = row.half.position;
-        let mut attempt = {
-            let mut table = self.parts.attempts.lock();
+        let attempts = &self.parts.attempts;
+        let (mut attempt, members) = {
+            let mut table = attempts.lock();
             if table.changed.as_ref()?.contains(&position) {
                 return None;
             }
-            match table.open.get_mut(&position) {
-                Some(open) => {
-                    let lost_at = open.answered_at.map(|at| at.after(WRITTEN_WITHIN));
-                    if lost_at.is_some_and(|at| now < at) {
-                        return lost_at;
-                    }
-                    open.attempt.expire(now, settings);
-                    open.attempt.clone()
+            if let Some(open) = table.open.get(&position) {
+                let lost_at = open.answered_at.map(|at| at.after(WRITTEN_WITHIN));
+                if lost_at.is_some_and(|at| now < at) {
+                    return lost_at;
                 }
-                None => Attempt::default(),
             }
-        };
-        let members: Vec<Member> = clients
-            .iter()
-            .map(|client| Member {
+            let attempt = attempts.change(&mut table, position, |open| {
+                open.attempt.expire(now, settings);
+                open.attempt.clone()
+            });
+            let member = |client: &Client| Member {
                 connection: client.connection,
                 incarnation: client.incarnation,
                 answers_for: client.answers_for.clone(),
-            })
-            .collect();
+                is_full: table.unanswered.is_full(client.connection),
+            };
+            let members: Vec<Member> = clients.iter().map(member).collect();
+            (attempt.unwrap_or_default(), members)
+        };
         match plan(
             now,
             settings,
@@ -325,7 +393,7 @@ impl Sweeper {
             } => {
                 steps::reach("check_back.planned");
                 let unanswered = attempt.unanswered;
-                let client = connection(clients, incarnation, unanswered)?;
+                let client = connection(clients, &members, incarnation, unanswered)?;
                 attempt.asked_at = Some(now);
                 attempt.asked_over = client.connection;
                 if !self.remember(now, &row, attempt, reason) {
@@ -333,15 +401,15 @@ impl Sweeper {
                 }
                 let Some(record) = self.record_of(&row) else {
                     // Carried forward since the row was read: it is read anew.
-                    self.parts.attempts.lock().open.remove(&position);
+                    attempts.put(&mut attempts.lock(), position, None);
                     return Some(now.after(settings.first_wait));
                 };
                 if !self.ask(&row, &record, unanswered, client) {
                     // The connection is gone or full: as if nothing had been asked.
-                    if let Some(open) = self.parts.attempts.lock().open.get_mut(&position) {
+                    attempts.change(&mut attempts.lock(), position, |open| {
                         open.attempt.asked_at = None;
                         open.attempt.not_before = now.after(settings.first_wait);
-                    }
+                    });
                 }
                 steps::reach("check_back.asked");
                 Some(now.after(settings.answer_within))
@@ -368,30 +436,32 @@ impl Sweeper {
     }
 
     fn remember(&self, now: ServerTime, row: &Row, attempt: Attempt, reason: Reason) -> bool {
-        let mut table = self.parts.attempts.lock();
+        let attempts = &self.parts.attempts;
+        let mut table = attempts.lock();
         let changed = table.changed.as_ref();
         if changed.is_none_or(|changed| changed.contains(&row.half.position)) {
             return false;
         }
-        if let Some(known) = table.open.get_mut(&row.half.position) {
-            known.attempt = attempt;
-            known.row = row.clone();
-            known.answered_at = None;
+        let position = row.half.position;
+        if table.open.contains_key(&position) {
+            attempts.change(&mut table, position, |known| {
+                known.attempt = attempt;
+                known.row = row.clone();
+                known.answered_at = None;
+            });
             return true;
         }
         if table.open.len() >= ATTEMPTS {
             return false;
         }
-        table.open.insert(
-            row.half.position,
-            Open {
-                attempt,
-                row: row.clone(),
-                reason,
-                first_asked: now,
-                answered_at: None,
-            },
-        );
+        let open = Open {
+            attempt,
+            row: row.clone(),
+            reason,
+            first_asked: now,
+            answered_at: None,
+        };
+        attempts.put(&mut table, position, Some(open));
         true
     }
 
@@ -429,13 +499,18 @@ impl Sweeper {
 }
 
 /// The connection over which to ask the process `incarnation`: the newest one, and after two unanswered check-backs the one
-/// before it, since a connection can be dead without anybody having noticed.
-fn connection(clients: &[Client], incarnation: u128, unanswered: u32) -> Option<&Client> {
+/// before it, since a connection can be dead without anybody having noticed. `members` tells the same of each as `clients`.
+fn connection<'a>(
+    clients: &'a [Client],
+    members: &[Member],
+    incarnation: u128,
+    unanswered: u32,
+) -> Option<&'a Client> {
     let of_it = || {
-        clients
-            .iter()
-            .rev()
-            .filter(|c| c.incarnation == incarnation)
+        let all = clients.iter().zip(members).rev();
+        let free =
+            all.filter(|(client, member)| client.incarnation == incarnation && !member.is_full);
+        free.map(|(client, _)| client)
     };
     let turn = usize::try_from(unanswered / 2).unwrap_or(usize::MAX);
     let index = turn.checked_rem(of_it().count())?;

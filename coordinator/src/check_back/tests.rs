@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::unanswered::MOST;
 use crate::client::endpoint::{Endpoint, HalfReceipt, HalfRequest, Outcome, Resolve};
 use crate::engine::tests::rig::Rig;
 use crate::store::TxStore;
@@ -344,6 +345,58 @@ async fn thousands_of_open_transactions_of_a_dead_group_delay_nobody_else() {
     let (_other, asked) = rig.connect(8, &[6]);
     rig.pass(ms(1200)).await;
     assert_eq!(asked.take(), [receipt.position]);
+}
+
+/// Interleaving 24: it swallows whatever it is asked.
+#[tokio::test(start_paused = true)]
+async fn a_connection_that_owes_many_answers_is_asked_no_more_until_it_answers() {
+    const MORE: usize = 300;
+    let mut rig = rig().await;
+    let (silent, swallowed) = rig.connect(8, &[MARKER]);
+    let mut receipts = Vec::new();
+    for _ in 0..MOST + MORE {
+        receipts.push(rig.half().await);
+    }
+    rig.pass(ms(900)).await;
+    let asked = swallowed.take();
+    assert_eq!(asked.len(), MOST, "nobody else can be asked");
+    // Those who answer are asked the rest, and only that.
+    let (_other, others) = rig.connect(9, &[MARKER]);
+    rig.pass(ms(50)).await;
+    let mut rest = others.take();
+    rest.sort_unstable();
+    let left: Vec<_> = receipts.iter().map(|receipt| receipt.position).collect();
+    assert_eq!(rest.len(), MORE);
+    assert!(rest.iter().all(|position| !asked.contains(position)));
+    assert!(rest.iter().all(|position| left.contains(position)));
+    for receipt in &receipts {
+        let row = rig.store.reader().transaction(receipt.id).await.unwrap();
+        assert_eq!(row.unwrap().checks, 0);
+    }
+    drop(silent);
+}
+
+/// The sender itself is asked again as soon as it has answered some, and nobody else meanwhile.
+#[tokio::test(start_paused = true)]
+async fn a_connection_that_answers_is_asked_about_the_rest_at_once() {
+    let mut rig = rig().await;
+    let mut receipts = Vec::new();
+    for _ in 0..2 * MOST {
+        receipts.push(rig.half().await);
+    }
+    rig.pass(ms(1000)).await;
+    let (_back, asked) = rig.connect(8, &[MARKER]);
+    rig.pass(ms(50)).await;
+    let first = asked.take();
+    assert_eq!(first.len(), MOST);
+    for receipt in receipts.iter().filter(|r| first.contains(&r.position)) {
+        let outcome = rig.resolve(receipt, Resolution::Commit).await;
+        assert_eq!(outcome, Outcome::DecidedNow);
+    }
+    rig.pass(ms(50)).await;
+    let second = asked.take();
+    assert_eq!(second.len(), MOST, "it has answered");
+    assert!(second.iter().all(|position| !first.contains(position)));
 }
 
 #[tokio::test(start_paused = true)]

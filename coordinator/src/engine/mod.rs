@@ -382,7 +382,8 @@ impl Coordinator {
             shared.holds.hold(&topic, open);
         }
         let (commands, inbox) = mpsc::channel(shared.settings.waiting_resolutions);
-        let (attempts, wake) = (Arc::new(Attempts::default()), Arc::new(Notify::new()));
+        let wake = Arc::new(Notify::new());
+        let attempts = Arc::new(Attempts::new(wake.clone()));
         let slots = Arc::new(Semaphore::new(shared.settings.waiting_halves));
         let alarm = Alarm::start(&shared.settings.check_back.cron, wake.clone())
             .await

@@ -252,6 +252,8 @@ fn story_24_what_a_producer_cannot_take_is_asked_again_and_uses_nothing_up(
     const MANY: usize = HOLDS + 500;
     /// More than may be answered with UNKNOWN: see [`SETTINGS`].
     const IN_VAIN: usize = 5;
+    /// No more are unanswered at a time.
+    const MOST: usize = 1_000;
     let mut service = stage.stranger()?;
     for number in 0..MANY {
         service.posts(&format!("m{number:04}"), true)?;
@@ -259,11 +261,18 @@ fn story_24_what_a_producer_cannot_take_is_asked_again_and_uses_nothing_up(
     // A half-open connection swallows whatever is asked, again and again.
     let mut about_one = 0;
     let mut first = None;
+    let (mut different, mut repeats) = (BTreeSet::new(), false);
     while about_one < IN_VAIN {
         let question = service.asked(FIRST).context("nobody asks")?;
+        // The first whose time is up is asked about again before there is room for another.
+        repeats |= different.contains(&question.position());
+        if !repeats {
+            different.insert(question.position());
+        }
         let first = first.get_or_insert_with(|| question.position());
         about_one += usize::from(*first == question.position());
     }
+    ensure!(different.len() <= MOST, "{} at a time", different.len());
     // Then so many are held and answered, and all others are lost, in each round.
     let mut answered = BTreeSet::new();
     while answered.len() < MANY {
