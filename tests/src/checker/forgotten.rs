@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use super::facts::{Answer, Event, World, step};
+use super::facts::{Answer, COORDINATOR, Event, HALF, World, step};
 
 /// How far the history is forgotten.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -36,16 +36,22 @@ pub(super) fn is_tell(event: &Event) -> bool {
     (event.id, event.from, event.to) == (0, Some(step::FORGOTTEN), step::FORGOTTEN)
 }
 
-/// Whether everything that callers, markers and consumers know and that has no row may be forgotten: no more than there are
-/// numbers of decisions without a row.
-pub(super) fn covers_the_unknown(world: &World) -> bool {
+/// The transactions that callers, business rows and consumers know and that have neither row nor half message: all may be
+/// forgotten, or none if there are more than numbers of decisions without a row.
+pub(super) fn transactions(world: &World) -> HashSet<u128> {
     let told = told(world).decisions;
     let rows = &world.sql.rows;
     let numbers: HashSet<u64> = rows.iter().filter_map(|row| row.decision).collect();
     let missing = (1..=told)
         .filter(|number| !numbers.contains(number))
         .count();
-    let known: HashSet<u128> = rows.iter().map(|row| row.id).collect();
+    let marks = world.log.records.iter().filter_map(|record| record.mark);
+    let halves = marks.filter(|mark| (mark.owner, mark.kind) == (COORDINATOR, HALF));
+    let known: HashSet<u128> = rows
+        .iter()
+        .map(|row| row.id)
+        .chain(halves.map(|mark| mark.key))
+        .collect();
     let answers = world.answers.iter().filter_map(|answer| match *answer {
         Answer::Half(id) | Answer::Decided(id, _) => Some(id),
         Answer::Sent(_)
@@ -67,5 +73,9 @@ pub(super) fn covers_the_unknown(world: &World) -> bool {
         .chain(applied)
         .filter(|id| !known.contains(id))
         .collect();
-    unknown.len() <= missing
+    if unknown.len() <= missing {
+        unknown
+    } else {
+        HashSet::new()
+    }
 }

@@ -7,6 +7,7 @@ use super::{Phase, Promise, check};
 const COMMITTED_ONE: u128 = 0xA;
 const ROLLED_BACK_ONE: u128 = 0xB;
 const OPEN_ONE: u128 = 0xC;
+const NEW_ONE: u128 = 0xD;
 const DATABASE: u128 = 0xDB;
 
 fn message(topic: &str, offset: u64, position: u64, id: u128) -> Message {
@@ -803,6 +804,16 @@ fn what_the_history_says_is_forgotten_may_be_missing() {
     forget(&mut world);
     let report = check(&world, Phase::Anytime);
     assert!(report.is_clean(), "{report}");
+    // A half message whose row is not written yet is no part of it.
+    let half = message("HALF", 3, 650, NEW_ONE);
+    let half = record(650, 65, HALF, NEW_ONE, 0, Some(half));
+    world.log.records.push(half);
+    world.answers.push(Answer::Half(NEW_ONE));
+    let report = check(&world, Phase::Anytime);
+    assert!(report.is_clean(), "{report}");
+    world.answers.push(Answer::Decided(NEW_ONE, true));
+    let report = check(&world, Phase::Anytime);
+    assert_eq!(report.broken(), [Promise::AckedDecisionStands]);
 }
 
 #[test]

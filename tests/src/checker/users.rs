@@ -9,16 +9,21 @@ use super::{Phase, Promise, Report, forgotten};
 
 pub(super) fn check(world: &World, phase: Phase, report: &mut Report) {
     let rows: HashMap<u128, &Row> = world.sql.rows.iter().map(|row| (row.id, row)).collect();
-    let forgotten = forgotten::covers_the_unknown(world);
-    answers(world, &rows, forgotten, report);
+    let forgotten = forgotten::transactions(world);
+    answers(world, &rows, &forgotten, report);
     let deciders = deciders(world);
     for database in &world.databases {
-        markers(world, database, &deciders, phase, forgotten, report);
+        markers(world, database, &deciders, phase, &forgotten, report);
     }
-    effects(world, &rows, phase, forgotten, report);
+    effects(world, &rows, phase, &forgotten, report);
 }
 
-fn answers(world: &World, rows: &HashMap<u128, &Row>, forgotten: bool, report: &mut Report) {
+fn answers(
+    world: &World,
+    rows: &HashMap<u128, &Row>,
+    forgotten: &HashSet<u128>,
+    report: &mut Report,
+) {
     let halves: HashSet<u128> = world
         .log
         .records
@@ -31,7 +36,7 @@ fn answers(world: &World, rows: &HashMap<u128, &Row>, forgotten: bool, report: &
     for answer in &world.answers {
         match *answer {
             Answer::Half(id) => {
-                if !halves.contains(&id) && !rows.contains_key(&id) && !forgotten {
+                if !halves.contains(&id) && !rows.contains_key(&id) && !forgotten.contains(&id) {
                     let what = format!("{id:032X} was acknowledged and is not in the log");
                     report.add(Promise::AckedHalfIsKept, what);
                 }
@@ -39,7 +44,7 @@ fn answers(world: &World, rows: &HashMap<u128, &Row>, forgotten: bool, report: &
             Answer::Decided(id, committed) => {
                 let told = if committed { COMMITTED } else { ROLLED_BACK };
                 let state = rows.get(&id).map(|row| row.state);
-                if state != Some(told) && !(state.is_none() && forgotten) {
+                if state != Some(told) && !forgotten.contains(&id) {
                     let what =
                         format!("for {id:032X} the answer was {told}, the row says {state:?}");
                     report.add(Promise::AckedDecisionStands, what);
@@ -99,7 +104,7 @@ fn markers(
     database: &UserDatabase,
     deciders: &HashMap<u128, u8>,
     phase: Phase,
-    forgotten: bool,
+    forgotten: &HashSet<u128>,
     report: &mut Report,
 ) {
     let mut known = HashSet::new();
@@ -130,8 +135,8 @@ fn markers(
         }
     }
     let business = database.business.iter().flatten();
-    let judged = phase == Phase::Healed && !forgotten;
-    for id in business.filter(|id| judged && !known.contains(id)) {
+    let is_known = |id: &u128| known.contains(id) || forgotten.contains(id);
+    for id in business.filter(|id| phase == Phase::Healed && !is_known(id)) {
         let what = format!("{id:032X} has a business row and the coordinator does not know it");
         report.add(Promise::MarkerAgrees, what);
     }
@@ -179,14 +184,14 @@ fn effects(
     world: &World,
     rows: &HashMap<u128, &Row>,
     phase: Phase,
-    forgotten: bool,
+    forgotten: &HashSet<u128>,
     report: &mut Report,
 ) {
     for effects in &world.effects {
         let group = &effects.group;
         for (id, times) in &effects.applied {
             let state = rows.get(id).map(|row| row.state);
-            let is_meant = state == Some(COMMITTED) || (state.is_none() && forgotten);
+            let is_meant = state == Some(COMMITTED) || forgotten.contains(id);
             if *times > 1 || (*times > 0 && !is_meant) {
                 let what =
                     format!("{group} applied {id:032X} {times} time(s), its state is {state:?}");
