@@ -3,7 +3,7 @@
 //! It takes no input and can run at any time: it is woken by the alarm, by a producer that came or went, and by its own
 //! deadlines. A transaction that nobody can answer costs a read and nothing else.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -49,7 +49,8 @@ pub struct Attempts {
 
 #[derive(Debug, Default)]
 struct Table {
-    open: HashMap<Position, Open>,
+    /// In log order, in which they are asked about.
+    open: BTreeMap<Position, Open>,
     unanswered: Unanswered,
     /// While a sweep works with rows that it has read: those that have changed since.
     changed: Option<HashSet<Position>>,
