@@ -2,16 +2,30 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use anyhow::{Result, bail, ensure};
-use coordinator::client::endpoint::Outcome;
+use coordinator::client::endpoint::{Outcome, Resolve};
 use coordinator::marker::Marker;
+use coordinator::store::Row;
 use coordinator::transaction::{Decision, State, TransactionId};
 use mq_core::clock::ServerTime;
 use mq_core::log::Position;
 
 /// A place in the order in which everything of a run happened.
 pub(super) type Moment = u64;
+
+/// A queue, and an offset in it.
+pub(super) type Place = (u32, u64);
+
+/// What a message in a queue is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// The final of a transaction.
+    Final(TransactionId),
+    /// The plain message that was sent behind the acknowledged COMMIT of one.
+    Plain(TransactionId),
+}
 
 /// Shared by all tasks of a run; they run one at a time.
 #[derive(Debug, Clone, Default)]
@@ -31,6 +45,28 @@ pub(super) struct Spoken {
     pub(super) acked: Moment,
 }
 
+/// What SQL has said of a decision.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Stood {
+    pub(super) state: State,
+    pub(super) number: u64,
+    /// Where the half message was stored first.
+    pub(super) half: Position,
+    pub(super) has_marker: bool,
+}
+
+impl Stood {
+    /// What a row says; `None` while it is open.
+    pub(super) fn of(row: &Row) -> Option<Self> {
+        Some(Self {
+            state: row.state,
+            number: row.decided?.number,
+            half: row.half.position,
+            has_marker: row.half.marker.is_some(),
+        })
+    }
+}
+
 /// The facts themselves.
 #[derive(Debug, Default)]
 pub(super) struct Book {
@@ -42,14 +78,22 @@ pub(super) struct Book {
     pub(super) spoken: BTreeMap<TransactionId, Spoken>,
     /// Local transactions that committed, in the database of the markers.
     pub(super) business: BTreeSet<TransactionId>,
-    /// What SQL has said of decisions so far: state and number of each.
-    pub(super) decided: BTreeMap<TransactionId, (State, u64)>,
+    /// What SQL has said of decisions so far, whether or not it still has their rows.
+    pub(super) decided: BTreeMap<TransactionId, Stood>,
+    /// How long SQL keeps decisions at least.
+    pub(super) keep_history: Option<Duration>,
+    /// The newest word about a transaction.
+    pub(super) words: BTreeMap<TransactionId, Resolve>,
     /// Numbers that a repair has skipped, since the log has no record of such a decision.
     pub(super) skipped: BTreeSet<u64>,
-    /// What consumers could read at a place of the queue: of which transaction, and a checksum of its bytes.
-    pub(super) read: BTreeMap<(u32, u64), (TransactionId, u32)>,
+    /// What consumers could read at a place of the queue: what it is, and a checksum of its bytes.
+    pub(super) read: BTreeMap<Place, (Kind, u32)>,
     /// Where the final of a transaction was read.
-    pub(super) finals: BTreeMap<TransactionId, (u32, u64)>,
+    pub(super) finals: BTreeMap<TransactionId, Place>,
+    /// Where the plain message was read that was sent when the COMMIT of a transaction was acknowledged.
+    pub(super) plain: BTreeMap<TransactionId, Place>,
+    /// Where such a message stands as its sender was told.
+    pub(super) sent: BTreeMap<TransactionId, Place>,
     /// Transactions whose final the log could not take in its time.
     pub(super) late: BTreeSet<TransactionId>,
     /// How often a check-back was sent, and how often UNKNOWN came as an answer to one.
@@ -64,6 +108,8 @@ pub(super) struct Book {
     pub(super) compared: Position,
     /// Where the log began when it was last looked at.
     pub(super) log_begins: Position,
+    /// Where the log of the running server begins, or that of the last one began.
+    pub(super) begins: Position,
     /// The latest server time seen.
     pub(super) server_time: ServerTime,
     /// SQL was put back, and no server has started over it since.
@@ -143,10 +189,16 @@ pub(super) enum Met {
     TooOld,
     /// A decision of which the log had no record was lost with its database, and was open again.
     OpenAgain,
+    /// A decided transaction was forgotten.
+    Forgotten,
+    /// A decision that came for a forgotten transaction was refused.
+    LateRefused,
+    /// A plain message that was sent behind an acknowledged COMMIT stands behind its final.
+    PlainBehind,
 }
 
 impl Met {
-    const ALL: [Self; 36] = [
+    const ALL: [Self; 39] = [
         Self::Transaction,
         Self::Commit,
         Self::RollBack,
@@ -183,6 +235,9 @@ impl Met {
         Self::DecidedCarried,
         Self::TooOld,
         Self::OpenAgain,
+        Self::Forgotten,
+        Self::LateRefused,
+        Self::PlainBehind,
     ];
 }
 
@@ -233,6 +288,26 @@ impl Facts {
 }
 
 impl Book {
+    /// Takes note of a message in a queue, which stands there once and for ever.
+    pub(super) fn stands(&mut self, place: Place, what: Kind) -> Result<()> {
+        let (places, id) = match what {
+            Kind::Final(id) => (&mut self.finals, id),
+            Kind::Plain(id) => (&mut self.plain, id),
+        };
+        let first = *places.entry(id).or_insert(place);
+        ensure!(
+            first == place,
+            "{what:?} is published at {first:?} and {place:?}"
+        );
+        Ok(())
+    }
+
+    /// Takes note of what SQL says of a decision, and says what it said before if that was something else.
+    pub(super) fn stood(&mut self, id: TransactionId, stood: Stood) -> Option<Stood> {
+        let first = *self.decided.entry(id).or_insert(stood);
+        Some(first).filter(|first| *first != stood)
+    }
+
     /// A new moment.
     pub(super) fn now(&mut self) -> Moment {
         self.moment += 1;

@@ -13,6 +13,7 @@ use tokio::runtime::Runtime;
 use super::World;
 use super::facts::{Counts, Met};
 use super::judge;
+use super::late;
 use super::operate;
 use super::restore;
 use super::server::{Machine, Server};
@@ -238,6 +239,8 @@ pub(super) fn healing(world: &World) -> Result<Option<(String, Counts)>> {
             }
         }
         drop(producers);
+        late::commit(world, &server.line(world)).await?;
+        tokio::time::sleep(Duration::from_millis(100)).await;
         judge::end(&server, world).await.map(Some)
     });
     match lived {
@@ -304,6 +307,7 @@ async fn trouble(world: &World, machine: &Machine, server: &Server, fate: Fate) 
             }
             10 | 11 => world.keep_a_backup(),
             12 | 13 => operate::somehow(world, &server.coordinator).await?,
+            14 | 15 => late::somehow(world, server.line(world)).await?,
             _ => {}
         }
     }

@@ -99,8 +99,31 @@ impl Line {
         }
     }
 
+    /// Whether a transaction is decided and has no row any more.
+    async fn is_forgotten(&self, id: TransactionId) -> bool {
+        let row = self.store.transaction(id).await;
+        let book = self.facts.book();
+        row.is_ok_and(|row| row.is_none()) && book.decided.contains_key(&id) && !book.put_back
+    }
+
+    /// What was said about a transaction that was `forgotten` is refused.
+    fn is_refused(&self, id: TransactionId, forgotten: bool, outcome: &Outcome) {
+        let mut book = self.facts.book();
+        if !forgotten || book.put_back {
+            return;
+        }
+        if matches!(outcome, Outcome::NoSuchHalfMessage { .. }) {
+            book.counts.add(Met::LateRefused);
+            return;
+        }
+        drop(book);
+        self.facts.broken(format!(
+            "{id} is forgotten, and a decision for it is answered with {outcome:?}"
+        ));
+    }
+
     /// What the coordinator says, which counts even if nobody hears it.
-    async fn say(&self, request: Resolve) -> Result<Outcome, ResolveError> {
+    pub(super) async fn say(&self, request: Resolve) -> Result<Outcome, ResolveError> {
         let (id, resolution) = (request.id, request.resolution);
         let invoked = self.facts.book().now();
         let answers = matches!(request.actor, Actor::CheckBack | Actor::Marker);
@@ -108,6 +131,7 @@ impl Line {
             *self.facts.book().unknown.entry(id).or_default() += 1;
         }
         let position = request.position;
+        let forgotten = self.is_forgotten(id).await;
         let outcome = self.coordinator.resolve(request).await?;
         self.is_found(id, position, &outcome).await;
         let said = match resolution {
@@ -116,6 +140,7 @@ impl Line {
             Resolution::Unknown | Resolution::InFlight => None,
         };
         if let Some(said) = said {
+            self.is_refused(id, forgotten, &outcome);
             self.facts.answered(id, said, invoked, &outcome);
         }
         Ok(outcome)
@@ -145,6 +170,7 @@ impl Endpoint for Line {
     async fn resolve(&self, request: Resolve) -> Result<Outcome, ResolveError> {
         let lost = || ResolveError("lost on the way".into());
         self.is_true(&request);
+        self.facts.book().words.insert(request.id, request.clone());
         self.way().await;
         if self.loses() {
             return Err(lost());

@@ -66,7 +66,10 @@ impl MarkerStore for MarkerDatabase {
     async fn prune(&self, ids: &[TransactionId]) -> Result<u64, MarkerError> {
         for id in ids {
             let row = self.decided.transaction(*id).await;
-            let committed = row.is_ok_and(|row| row.is_some_and(|r| r.state == State::Committed));
+            let state = row.map(|row| row.map(|row| row.state));
+            let before = self.facts.book().decided.get(id).map(|stood| stood.state);
+            // It may be forgotten meanwhile.
+            let committed = state.is_ok_and(|state| state.or(before) == Some(State::Committed));
             if !committed {
                 self.facts.broken(format!(
                     "the marker of {id} is deleted, which is not committed"

@@ -12,9 +12,11 @@
 //! | `connections` | who is connected, as the network knows it |
 //! | `services` | processes that run local transactions, die and come back |
 //! | `operate` | an operator |
+//! | `late` | words about transactions that are forgotten |
 //! | `server` | a running server |
 //! | `life` | one life of the server, from its start to its crash |
 //! | `restore` | databases and logs that were put back to what they were |
+//! | `forgetting` | what may be missing in SQL since it was forgotten |
 //! | `facts` | what was promised and seen, across all lives |
 //! | `judge` | the invariants |
 //!
@@ -33,7 +35,7 @@
 //! | 9 | committed exactly if the local transaction is | in the end: `judge` |
 //! | 10 | an answer from a marker is what stands there, and a marker never changes | at each answer: `line`; at each look: `judge` |
 //! | 11 | what was read at an offset stays there, without gaps | at each look: `judge/visible` |
-//! | 12 | finals stand in the order of decisions, and decisions in the order of words and answers | in the end: `judge`, `judge/decisions` |
+//! | 12 | finals stand in the order of decisions, and decisions in the order of words and answers; what was sent behind an acknowledged COMMIT stands behind its final | in the end: `judge`, `judge/decisions` |
 //! | 13 | what the log has deleted is in SQL, and held nothing that is needed; a half message is found by its first position | at each look and after each life: `judge/reflected`; at each word: `line` |
 //! | 14 | nobody is asked too early, no check counts that was not answered; server time is no wall clock's | at each check-back and after each life: `judge/asked`; at each look: `server` |
 //! | 15 | everything comes to its end | in the end: `life`, `judge` |
@@ -45,7 +47,9 @@ mod calendar;
 mod connections;
 mod dice;
 mod facts;
+mod forgetting;
 mod judge;
+mod late;
 mod life;
 mod line;
 mod marker_database;
@@ -88,7 +92,7 @@ struct World {
     witness: Witness,
     markers: Arc<Markers>,
     facts: Facts,
-    /// How long the log keeps messages in this run.
+    /// How long messages and decided transactions are kept in this run.
     keeps: Keeps,
     kept: Mutex<Kept>,
 }
@@ -107,8 +111,10 @@ impl World {
     fn new(seed: u64) -> Self {
         let (store, facts) = (Store::new(), Facts::default());
         let dice = Arc::new(Dice::new(seed));
+        let keeps = Keeps::any(&dice);
+        facts.book().keep_history = keeps.history;
         Self {
-            keeps: Keeps::any(&dice),
+            keeps,
             dice,
             disk: MemoryDisk::new(),
             witness: Witness::new(&store, &facts),

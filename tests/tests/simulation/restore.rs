@@ -15,6 +15,7 @@ use mq_core::random::Random;
 use super::World;
 use super::attached::Attached;
 use super::facts::Met;
+use super::forgetting::Missing;
 use super::judge;
 use super::life::{NEVER, block_on};
 use super::server::{Machine, Server};
@@ -56,7 +57,9 @@ async fn restore(world: &World, backup: Option<Model>) -> Result<()> {
 /// Puts the database back to `earlier`, whoever works with it.
 pub(super) async fn put_back(world: &World, earlier: &Model) -> Result<()> {
     let rows = judge::rows(&*world.store.reader()).await?;
-    judge::decisions::stand(world, &rows)?;
+    let begins = world.facts.book().begins;
+    let missing = Missing::now(world, begins).await?;
+    judge::decisions::stand(world, &rows, &missing)?;
     world.lose(world.store.copy());
     world.store.put_back(earlier);
     world.forget_backups_behind(earlier).await?;

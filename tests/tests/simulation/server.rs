@@ -15,8 +15,9 @@ use mq_core::clock::{Clock as _, ServerTime};
 use mq_core::extension::Extension as _;
 use mq_core::log::file::{Driver, FileLog};
 use mq_core::log::memory_disk::MemoryDisk;
-use mq_core::log::{self, Log, Position, ReadError};
+use mq_core::log::{self, Log, Position, ReadError, Stored};
 use mq_core::names::{QueueId, TopicName};
+use mq_core::wire::record::RecordView;
 use tokio::sync::Notify;
 
 use super::World;
@@ -24,7 +25,7 @@ use super::attached::Attached;
 use super::calendar::Calendar;
 use super::connections::Connections;
 use super::dice::Dice;
-use super::facts::Facts;
+use super::facts::{Facts, Kind};
 use super::life::NEVER;
 use super::line::Line;
 use super::marker_database::MarkerDatabase;
@@ -49,18 +50,23 @@ pub(super) struct Machine {
     good: bool,
 }
 
-/// How long the log is told to keep messages.
+/// How long messages and decided transactions are told to be kept.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Keeps {
     age: Option<Duration>,
     bytes: Option<u64>,
+    /// How long decided transactions are kept in SQL.
+    pub(super) history: Option<Duration>,
 }
 
 impl Keeps {
     /// Short, small, both, or for ever.
     pub(super) fn any(dice: &Dice) -> Self {
         let kind = dice.below(4);
+        // Nothing is forgotten whose half message the log keeps.
+        let forgets = kind > 0 && dice.percent(70);
         Self {
+            history: forgets.then(|| dice.time(MOST_AGE)),
             age: (kind & 1 > 0).then(|| Duration::from_millis(300) + dice.time(MOST_AGE)),
             bytes: (kind & 2 > 0).then(|| (64 << 10) + dice.below(128 << 10)),
         }
@@ -72,7 +78,10 @@ impl Machine {
     pub(super) fn new(world: &World, steps_left: u64) -> Self {
         let dice = &world.dice;
         Self {
-            keeps: world.keeps,
+            keeps: Keeps {
+                history: world.keeps.history.filter(|_| dice.percent(75)),
+                ..world.keeps
+            },
             clock: Arc::new(Calendar::new(dice)),
             steps_left: Arc::new(AtomicU64::new(steps_left)),
             power_cut: Arc::default(),
@@ -140,10 +149,10 @@ pub(super) struct Server {
 
 /// What a consumer can read.
 #[derive(Debug)]
-pub(super) struct Final {
+pub(super) struct Readable {
     pub(super) offset: u64,
-    /// What the record says it is the final of.
-    pub(super) id: TransactionId,
+    /// What the record says it is.
+    pub(super) what: Kind,
     pub(super) checksum: u32,
 }
 
@@ -166,6 +175,7 @@ impl Server {
         settings.check_back.budget = BUDGET;
         settings.check_back.first_wait = FIRST_WAIT;
         settings.check_back.longest_wait = Duration::from_millis(400);
+        settings.keep_history = machine.keeps.history;
         let coordinator = Coordinator::new(store, settings);
         ensure!(
             coordinator.claims().owner == coordinator::engine::half::OWNER,
@@ -174,6 +184,7 @@ impl Server {
         let attached = Attached::new(disk);
         let (log, driver) = machine.open_log(&world.dice, disk, &attached)?;
         let log = Arc::new(log);
+        world.facts.book().begins = log.range().start;
         let driving = Driving {
             log: log.clone(),
             dice: world.dice.clone(),
@@ -201,20 +212,25 @@ impl Server {
         })
     }
 
+    /// A client's way to it.
+    pub(super) fn line(&self, world: &World) -> Line {
+        Line {
+            coordinator: self.coordinator.clone(),
+            log: self.log.clone(),
+            store: world.store.clone(),
+            connections: self.connections.clone(),
+            markers: world.markers.clone(),
+            dice: world.dice.clone(),
+            facts: world.facts.clone(),
+            good: self.machine.good,
+        }
+    }
+
     /// The services that are connected to it.
     pub(super) fn services(&self, world: &World) -> Vec<Service> {
         let good = self.machine.good;
         let service = |markers| Service {
-            line: Line {
-                coordinator: self.coordinator.clone(),
-                log: self.log.clone(),
-                store: world.store.clone(),
-                connections: self.connections.clone(),
-                markers: world.markers.clone(),
-                dice: world.dice.clone(),
-                facts: world.facts.clone(),
-                good,
-            },
+            line: self.line(world),
             broker: self.broker.clone(),
             clock: self.machine.clock.clone(),
             markers,
@@ -242,11 +258,11 @@ impl Server {
     }
 
     /// What consumers can read now from an offset on.
-    pub(super) fn readable(&self, queue: u32, from: u64) -> Result<Vec<Final>> {
+    pub(super) fn readable(&self, queue: u32, from: u64) -> Result<Vec<Readable>> {
         let topic = TopicName::new(TOPIC)?;
         let queue = QueueId::new(topic, queue);
         let from = from.max(self.log.queue_range(&queue).start.0);
-        let mut all: Vec<Final> = Vec::new();
+        let mut all: Vec<Readable> = Vec::new();
         loop {
             let next = log::QueueOffset(from + all.len() as u64);
             let entries = self.log.entries(&queue, next, 1000)?;
@@ -255,12 +271,9 @@ impl Server {
             }
             for entry in entries {
                 let stored = self.log.read(entry.position)?;
-                let mark = stored
-                    .mark
-                    .context("a message of the topic without a mark")?;
-                all.push(Final {
+                all.push(Readable {
                     offset: entry.offset.0,
-                    id: TransactionId(mark.key),
+                    what: kind(&stored)?,
                     checksum: crc32fast::hash(&stored.bytes),
                 });
             }
@@ -321,6 +334,18 @@ impl Server {
     }
 }
 
+/// What a message of the topic is: a final is marked as one, a plain message has the transaction in its body.
+fn kind(stored: &Stored) -> Result<Kind> {
+    if let Some(mark) = stored.mark {
+        return Ok(Kind::Final(TransactionId(mark.key)));
+    }
+    let body = RecordView::parse(&stored.bytes)?.body;
+    let id = body
+        .try_into()
+        .context("a message of the topic is nobody's")?;
+    Ok(Kind::Plain(TransactionId(u128::from_be_bytes(id))))
+}
+
 /// What drives a log.
 struct Driving {
     log: Arc<FileLog>,
@@ -331,22 +356,16 @@ struct Driving {
 }
 
 impl Driving {
-    /// Takes note of finals, before anything is deleted.
+    /// Takes note of what can be read, before anything is deleted.
     fn note(&mut self) -> Result<()> {
         for (queue, noted) in (0..QUEUES).zip(&mut self.noted) {
             let id = QueueId::new(TopicName::new(TOPIC)?, queue);
             let range = self.log.queue_range(&id);
             let from = log::QueueOffset((*noted).max(range.start.0));
             for entry in self.log.entries(&id, from, usize::MAX)? {
-                let mark = self.log.read(entry.position)?.mark;
-                let transaction = TransactionId(mark.context("a final has no mark")?.key);
+                let what = kind(&self.log.read(entry.position)?)?;
                 let place = (queue, entry.offset.0);
-                let mut book = self.facts.book();
-                let first = *book.finals.entry(transaction).or_insert(place);
-                ensure!(
-                    first == place,
-                    "{transaction} is published at {first:?} and {place:?}"
-                );
+                self.facts.book().stands(place, what)?;
             }
             *noted = range.end.0;
         }
@@ -376,6 +395,10 @@ impl Driving {
                         self.facts.broken(format!("{error:#}"));
                     }
                     driver.upkeep();
+                    let begins = self.log.range().start;
+                    let mut book = self.facts.book();
+                    // One whose disk was taken away may still be here.
+                    book.begins = book.begins.max(begins);
                 }
                 _ => {}
             }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::Result;
 use coordinator::client::Producer;
 use coordinator::client::check_back::Asked;
-use coordinator::client::half::Outgoing;
+use coordinator::client::half::{Outgoing, Settled};
 use coordinator::client::producer::{Announcement, Connection};
 use coordinator::marker::MarkerStore as _;
 use coordinator::marker::databases::Markers;
@@ -117,9 +117,9 @@ impl Service {
     }
 
     /// What the message is sent as: some ask for an age before the first check-back.
-    fn outgoing(&self, message: Message) -> Outgoing {
+    fn outgoing(&self, message: Message, queue: u32) -> Outgoing {
         let dice = &self.line.dice;
-        let outgoing = Outgoing::new(message).queue(dice.below(u64::from(QUEUES)) as u32);
+        let outgoing = Outgoing::new(message).queue(queue);
         if dice.percent(40) {
             outgoing.immunity(Duration::from_secs(dice.below(3)))
         } else {
@@ -133,7 +133,8 @@ impl Service {
             .tag("t")
             .body(vec![7; 1 + dice.below(400) as usize]);
         let message = message.build().expect("the message keeps the rules");
-        let outgoing = self.outgoing(message);
+        let queue = dice.below(u64::from(QUEUES)) as u32;
+        let outgoing = self.outgoing(message, queue);
         self.line.facts.book().counts.add(Met::Transaction);
         let half = match &self.markers {
             Some(markers) => producer.half_in(markers.identity(), outgoing).await,
@@ -144,7 +145,7 @@ impl Service {
         tokio::time::sleep(dice.time(Duration::from_millis(long))).await;
         let (id, kind) = (half.id(), dice.below(100));
         // What becomes of it is compared in the end, whatever the client was told.
-        let _ = match &self.markers {
+        let (settled, committed) = match &self.markers {
             Some(_) if kind < 75 => {
                 if !self.line.markers.commit(id) {
                     self.line.facts.book().counts.add(Met::Fenced);
@@ -155,19 +156,33 @@ impl Service {
                 if kind < 5 {
                     return;
                 }
-                half.commit().await
+                (half.commit().await, true)
             }
-            Some(_) if kind < 90 => half.roll_back().await,
+            Some(_) if kind < 90 => (half.roll_back().await, false),
             // A service with a mistake says the opposite of what it has done.
             None if kind < 80 => {
                 if committed(id) == (kind < 10) {
-                    half.roll_back().await
+                    (half.roll_back().await, false)
                 } else {
-                    half.commit().await
+                    (half.commit().await, true)
                 }
             }
             _ => return,
         };
+        if committed && settled == Settled::Decided && dice.percent(40) {
+            self.send_behind(&producer, queue, id).await;
+        }
+    }
+
+    /// Sends a plain message to the queue of a transaction whose COMMIT is acknowledged.
+    async fn send_behind(&self, producer: &Producer, queue: u32, id: TransactionId) {
+        let message = Message::builder(TOPIC).body(id.0.to_be_bytes().to_vec());
+        let message = message.build().expect("the message keeps the rules");
+        // If it is not known to be stored, it may be, or not.
+        if let Ok(sent) = producer.plain().send_to(queue, message).await {
+            let place = (sent.queue.queue, sent.queue_offset.0);
+            self.line.facts.book().sent.insert(id, place);
+        }
     }
 }
 

@@ -6,13 +6,14 @@ use async_trait::async_trait;
 use coordinator::audit::Step;
 use coordinator::store::model::Model;
 use coordinator::store::{
-    Batch, CommitError, Fate, Forgotten, Owner, Row, SKIPPED, StoreError, TxReader, TxStore,
-    TxWriter,
+    Batch, Change, CommitError, Fate, Forgotten, Owner, Row, SKIPPED, StoreError, TxReader,
+    TxStore, TxWriter,
 };
 use mq_core::log::{LogId, Position};
 use tokio::sync::watch;
 
-use super::facts::{Facts, Met};
+use super::facts::{Facts, Met, Stood};
+use super::forgetting::Kept;
 
 /// A store whose batches are on record, and whose owners can be frozen.
 #[derive(Debug, Clone)]
@@ -99,6 +100,7 @@ impl Watched {
         if !came_in || self.last.replace(batch.id) == Some(batch.id) {
             return;
         }
+        self.decisions(batch).await;
         let (seq, facts) = (batch.seal.seq, &self.witness.facts);
         let mut book = facts.book();
         let newest = book.owners;
@@ -119,6 +121,30 @@ impl Watched {
         }
         if !follows {
             facts.broken(format!("SQL batch {seq} follows batch {before}"));
+        }
+    }
+
+    /// Takes note of the decisions in a batch that has come in.
+    async fn decisions(&mut self, batch: &Batch) {
+        let new = batch.new.iter().filter(|row| row.decided.is_some());
+        let decides = |change: &Change| matches!(change, Change::Decide { .. });
+        let changes = batch.changes.iter().filter(|(_, change)| decides(change));
+        let positions: Vec<Position> = new
+            .map(|row| row.half.position)
+            .chain(changes.map(|(position, _)| *position))
+            .collect();
+        let rows = self.writer.rows(&positions).await.unwrap_or_default();
+        let facts = &self.witness.facts;
+        for row in rows {
+            let (id, stood) = (row.half.id, Stood::of(&row));
+            let mut book = facts.book();
+            let before = stood.and_then(|stood| book.stood(id, stood));
+            // What is lost with a database may be decided anew.
+            let may_change = book.put_back;
+            drop(book);
+            if let Some(before) = before.filter(|_| !may_change) {
+                facts.broken(format!("{id} was {before:?} and is {stood:?}"));
+            }
         }
     }
 
@@ -178,7 +204,15 @@ impl TxWriter for Watched {
         kept: Position,
         limit: u32,
     ) -> Result<u64, CommitError> {
-        self.writer.forget(far, kept, limit).await
+        let before = Kept::now(&self.witness.store).await;
+        let forgotten = self.writer.forget(far, kept, limit).await;
+        let after = Kept::now(&self.witness.store).await;
+        if let (Ok(before), Ok(after)) = (before, after)
+            && let Err(why) = before.became(&after, &self.witness.facts)
+        {
+            self.witness.facts.broken(why.to_string());
+        }
+        forgotten
     }
 
     async fn rows(&mut self, positions: &[Position]) -> Result<Vec<Row>, StoreError> {

@@ -74,7 +74,12 @@ fn carried(line: &Line, asked: &Asked) -> Result<Option<(Half, Option<Duration>)
     if line.facts.book().put_back {
         return Ok(None);
     }
-    let row = row?.context("it has no row")?;
+    let Some(row) = row? else {
+        // It was on its way to be asked about when it was decided, and forgotten.
+        let stood = line.facts.book().decided.contains_key(&asked.id);
+        ensure!(stood, "it has no row");
+        return Ok(None);
+    };
     let stored = half::kept(&*line.log, &row)?;
     Ok(Some((row.half, half::read(&stored)?.immunity)))
 }

@@ -10,12 +10,17 @@ use coordinator::transaction::{Decision, State, TransactionId};
 use mq_core::log::{Log, Position};
 
 use super::super::World;
-use super::super::facts::{Book, Met};
+use super::super::facts::{Book, Met, Stood};
+use super::super::forgetting::Missing;
 use super::super::server::Server;
 use super::asked;
 
-/// What SQL says of decisions has not changed, and agrees with what was told.
-pub(in super::super) fn stand(world: &World, rows: &BTreeMap<TransactionId, Row>) -> Result<()> {
+/// What SQL says of decisions has not changed, and agrees with what was told; where it says nothing, it was forgotten.
+pub(in super::super) fn stand(
+    world: &World,
+    rows: &BTreeMap<TransactionId, Row>,
+    missing: &Missing,
+) -> Result<()> {
     let mut book = world.facts.book();
     let mut numbers = BTreeMap::new();
     for row in rows.values() {
@@ -26,29 +31,33 @@ pub(in super::super) fn stand(world: &World, rows: &BTreeMap<TransactionId, Row>
         );
         asked::counted(row, &book)?;
         let before = book.decided.get(&id).copied();
-        let now = decided.map(|decided| (row.state, decided.number));
+        let now = Stood::of(row);
         ensure!(
             before.is_none() || before == now,
             "{id} was {before:?} and is {now:?}"
         );
         if let Some(now) = now {
             book.decided.insert(id, now);
-            let other = numbers.insert(now.1, id);
-            ensure!(
-                other.is_none(),
-                "{id} and {other:?} are both decision {}",
-                now.1
-            );
         }
     }
-    let gone = book.decided.keys().find(|id| !rows.contains_key(id));
-    ensure!(gone.is_none(), "{gone:?} was decided and has no row");
+    for id in book.decided.keys().filter(|id| !rows.contains_key(id)) {
+        missing.stood(&book, *id)?;
+    }
+    for (id, stood) in &book.decided {
+        let other = numbers.insert(stood.number, *id);
+        ensure!(
+            other.is_none(),
+            "{id} and {other:?} are both decision {}",
+            stood.number
+        );
+    }
     gapless(&book, &numbers)?;
     for (id, told) in &book.told {
-        let row = rows
-            .get(id)
-            .with_context(|| format!("{id} was told decided and has no row"))?;
-        let stands = match row.state {
+        let state = match rows.get(id) {
+            Some(row) => row.state,
+            None => missing.stood(&book, *id)?.state,
+        };
+        let stands = match state {
             State::Committed => Decision::Commit,
             State::RolledBack => Decision::RollBack,
             other @ (State::Prepared | State::Parked) => {
@@ -74,12 +83,11 @@ fn gapless(book: &Book, numbers: &BTreeMap<u64, TransactionId>) -> Result<()> {
 }
 
 /// A decision whose answer had left before the word of another came has the smaller number.
-pub(super) fn in_order_of_words(world: &World, rows: &BTreeMap<TransactionId, Row>) -> Result<()> {
+pub(super) fn in_order_of_words(world: &World) -> Result<()> {
     let book = world.facts.book();
-    let mut decided: Vec<_> = rows
-        .values()
-        .filter_map(|row| Some((row.decided?.number, row.half.id)))
-        .filter_map(|(number, id)| Some((number, id, *book.spoken.get(&id)?)))
+    let decided = book.decided.iter();
+    let mut decided: Vec<_> = decided
+        .filter_map(|(id, stood)| Some((stood.number, *id, *book.spoken.get(id)?)))
         .collect();
     decided.sort_unstable_by_key(|(number, _, _)| *number);
     let mut first_acked = u64::MAX;
@@ -90,6 +98,35 @@ pub(super) fn in_order_of_words(world: &World, rows: &BTreeMap<TransactionId, Ro
         );
         first_acked = first_acked.min(spoken.acked);
     }
+    Ok(())
+}
+
+/// What was sent behind an acknowledged COMMIT stands where its sender was told, and behind the final, unless the log could not
+/// take that in its time.
+pub(super) fn before_what_came_later(world: &World) -> Result<()> {
+    let mut book = world.facts.book();
+    for (id, told) in &book.sent {
+        let stands = book.plain.get(id);
+        ensure!(
+            stands == Some(told),
+            "the message behind {id} was acknowledged at {told:?} and stands at {stands:?}"
+        );
+    }
+    let mut behind = 0;
+    for (id, plain) in &book.plain {
+        let acked = book.told.get(id).into_iter().flatten().map(|told| told.at);
+        let in_time = acked.min().is_some_and(|at| book.is_durable(at));
+        if book.late.contains(id) || !in_time {
+            continue;
+        }
+        let stands = book.finals.get(id);
+        ensure!(
+            stands.is_some_and(|(queue, offset)| *queue == plain.0 && *offset < plain.1),
+            "{id} is published at {stands:?}; what was sent when its COMMIT was acknowledged, at {plain:?}"
+        );
+        behind += 1;
+    }
+    book.counts.add_many(Met::PlainBehind, behind);
     Ok(())
 }
 
@@ -108,6 +145,7 @@ pub(in super::super) async fn after_a_loss(
     let owner = reader.owner().await?.context("the store has no owner")?;
     let log: &dyn Log = &*server.log;
     let records = records(log)?;
+    let missing = Missing::now(world, log.range().start).await?;
     let mut book = world.facts.book();
     ensure!(
         before.seq >= book.stamped,
@@ -122,17 +160,24 @@ pub(in super::super) async fn after_a_loss(
         before.last_decision
     );
     for told in records.values() {
-        let row = rows.get(&told.id);
-        let stands = row.and_then(|row| Some((row.state, row.decided?.number)));
+        let stands = match rows.get(&told.id) {
+            Some(row) => Stood::of(row),
+            None => Some(missing.stood(&book, told.id)?),
+        };
         ensure!(
-            stands == Some((told.decision.state(), told.number)),
+            stands.is_some_and(
+                |stood| (stood.state, stood.number) == (told.decision.state(), told.number)
+            ),
             "the log has {} as {:?}, decision {}; the database has {stands:?}",
             told.id,
             told.decision,
             told.number
         );
     }
-    let open = |id: &TransactionId| rows.get(id).is_none_or(|row| row.decided.is_none());
+    let open = |id: &TransactionId| match rows.get(id) {
+        Some(row) => row.decided.is_none(),
+        None => missing.stood(&book, *id).is_err(),
+    };
     let lost: BTreeSet<TransactionId> = book
         .told
         .keys()
@@ -152,10 +197,7 @@ pub(in super::super) async fn after_a_loss(
         book.spoken.remove(&id);
         book.counts.add(Met::OpenAgain);
     }
-    let given: BTreeSet<u64> = rows
-        .values()
-        .filter_map(|row| Some(row.decided?.number))
-        .collect();
+    let given: BTreeSet<u64> = book.decided.values().map(|stood| stood.number).collect();
     // None of them has a record, as was seen above.
     book.skipped = (1..=owner.last_decision)
         .filter(|number| !given.contains(number))

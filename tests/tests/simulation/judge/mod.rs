@@ -26,7 +26,8 @@ use mq_core::log::reading::LogReader;
 use sha2::{Digest as _, Sha256};
 
 use super::World;
-use super::facts::{Counts, Met};
+use super::facts::{Counts, Kind, Met};
+use super::forgetting::Missing;
 use super::server::Server;
 use super::services::QUEUES;
 
@@ -83,9 +84,11 @@ pub(super) async fn after_a_life(world: &World) -> Result<()> {
     }
     let reader = world.store.reader();
     let rows = rows(&*reader).await?;
-    decisions::stand(world, &rows)?;
+    let log = reflected::on_disk(world)?;
+    let missing = Missing::now(world, log.start()).await?;
+    decisions::stand(world, &rows, &missing)?;
     if let Some(owner) = reader.owner().await? {
-        reflected::everything(world, &owner, &rows)?;
+        reflected::everything(world, &owner, (&rows, &missing), &log)?;
     }
     Ok(())
 }
@@ -98,18 +101,18 @@ pub(super) async fn end(server: &Server, world: &World) -> Result<(String, Count
     after_a_life(world).await?;
     let reader: Arc<dyn TxReader> = world.store.reader();
     let rows = rows(&*reader).await?;
-    decisions::in_order_of_words(world, &rows)?;
+    let missing = Missing::now(world, server.log.range().start).await?;
+    decisions::in_order_of_words(world)?;
+    decisions::before_what_came_later(world)?;
     let mut digest = Sha256::new();
     let mut published = BTreeSet::new();
     for queue in 0..QUEUES {
         let mut last = 0;
-        for final_ in server.readable(queue, 0)? {
-            let id = final_.id;
-            let number = rows
-                .get(&id)
-                .and_then(|row| row.decided)
-                .context("published and undecided")?
-                .number;
+        for read in server.readable(queue, 0)? {
+            digest.update(format!("{queue}/{}: {:?}\n", read.offset, read.what));
+            let Kind::Final(id) = read.what else { continue };
+            let stood = world.facts.book().decided.get(&id).copied();
+            let number = stood.context("published and undecided")?.number;
             if number > last {
                 last = number;
             } else {
@@ -122,10 +125,9 @@ pub(super) async fn end(server: &Server, world: &World) -> Result<(String, Count
                 book.counts.add(Met::PublishedLate);
             }
             published.insert(id);
-            digest.update(format!("{queue}/{}: {id}\n", final_.offset));
         }
     }
-    let counts = agree(world, &rows, &published, &mut digest)?;
+    let counts = agree(world, (&rows, &missing), &published, &mut digest)?;
     let log = Arc::new(LogReader::open(Arc::new(world.disk.clone()))?);
     let subject = Subject {
         reader: &reader,
@@ -154,38 +156,38 @@ pub(super) async fn end(server: &Server, world: &World) -> Result<(String, Count
 /// What was stored, decided, published and done in the services' database is the same.
 fn agree(
     world: &World,
-    rows: &BTreeMap<TransactionId, Row>,
+    (rows, missing): (&BTreeMap<TransactionId, Row>, &Missing),
     published: &BTreeSet<TransactionId>,
     digest: &mut Sha256,
 ) -> Result<Counts> {
     let mut book = world.facts.book();
-    for id in book.stored.keys() {
-        ensure!(rows.contains_key(id), "{id} was stored and has no row");
-    }
-    for row in rows.values() {
-        let id = row.half.id;
-        let committed = row.state == State::Committed;
-        ensure!(
-            committed == (published.contains(&id) || book.finals.contains_key(&id)),
-            "{id} is {:?}, published: {}",
-            row.state,
-            !committed
-        );
-        if row.half.marker.is_some() {
-            ensure!(
-                row.state != State::Parked,
-                "{id} has a marker and is parked"
-            );
-            ensure!(
-                committed == book.business.contains(&id),
-                "{id} is {:?}, its local transaction is otherwise",
-                row.state
-            );
-        }
+    let mut ends = BTreeMap::new();
+    for (id, row) in rows {
+        ends.insert(*id, (row.state, row.half.marker.is_some()));
         digest.update(format!("{row:?}\n"));
     }
-    for row in rows.values() {
-        match row.state {
+    for id in book.stored.keys().chain(book.decided.keys()) {
+        if !rows.contains_key(id) {
+            let stood = missing.stood(&book, *id)?;
+            ends.insert(*id, (stood.state, stood.has_marker));
+            digest.update(format!("{stood:?}\n"));
+        }
+    }
+    for (id, (state, has_marker)) in ends {
+        let committed = state == State::Committed;
+        ensure!(
+            committed == (published.contains(&id) || book.finals.contains_key(&id)),
+            "{id} is {state:?}, published: {}",
+            !committed
+        );
+        if has_marker {
+            ensure!(state != State::Parked, "{id} has a marker and is parked");
+            ensure!(
+                committed == book.business.contains(&id),
+                "{id} is {state:?}, its local transaction is otherwise"
+            );
+        }
+        match state {
             State::Prepared => {}
             State::Committed => book.counts.add(Met::Commit),
             State::RolledBack => book.counts.add(Met::RollBack),

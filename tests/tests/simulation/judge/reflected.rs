@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use coordinator::engine::half;
 use coordinator::store::{Owner, Row, TxStore as _};
 use coordinator::transaction::{State, TransactionId};
@@ -13,7 +13,8 @@ use mq_core::log::reading::LogReader;
 use mq_core::log::{Log as _, Position, Stored};
 
 use super::super::World;
-use super::super::facts::Met;
+use super::super::facts::{Book, Met};
+use super::super::forgetting::Missing;
 use super::super::server::Server;
 
 /// While the server runs: compares what has come before the watermark since the last look.
@@ -23,9 +24,10 @@ pub(super) async fn news(server: &Server, world: &World) -> Result<()> {
         return Ok(());
     };
     let (begins, begun) = (server.log.range().start, world.facts.book().log_begins);
+    let missing = Missing::now(world, begins).await?;
     if begins > begun {
         let rows = super::rows(&*reader).await?;
-        nothing_needed_is_deleted(world, &owner, &rows, begins)?;
+        nothing_needed_is_deleted(world, &owner, (&rows, &missing), begins)?;
     }
     let from = world.facts.book().compared.max(begins);
     if from >= owner.watermark {
@@ -44,21 +46,27 @@ pub(super) async fn news(server: &Server, world: &World) -> Result<()> {
         }
         if let Some(id) = transaction(&stored) {
             let row = reader.transaction(id).await?;
-            reflects(&stored, row.as_ref(), &owner)?;
+            let book = world.facts.book();
+            reflects(&stored, row.as_ref(), &owner, (&missing, &book))?;
         }
     }
     world.facts.book().compared = owner.watermark;
     Ok(())
 }
 
+/// The log on the disk.
+pub(super) fn on_disk(world: &World) -> Result<LogReader> {
+    let disk: Arc<dyn Disk> = Arc::new(world.disk.clone());
+    Ok(LogReader::open(disk)?)
+}
+
 /// Between two lives: compares everything before the watermark, and looks that the log reaches as far as SQL.
 pub(super) fn everything(
     world: &World,
     owner: &Owner,
-    rows: &BTreeMap<TransactionId, Row>,
+    (rows, missing): (&BTreeMap<TransactionId, Row>, &Missing),
+    log: &LogReader,
 ) -> Result<()> {
-    let disk: Arc<dyn Disk> = Arc::new(world.disk.clone());
-    let log = LogReader::open(disk)?;
     let mut end = Position(0);
     for stored in log.scan(owner.watermark) {
         let stored = stored?;
@@ -66,10 +74,11 @@ pub(super) fn everything(
         if stored.position < owner.watermark
             && let Some(id) = transaction(&stored)
         {
-            reflects(&stored, rows.get(&id), owner)?;
+            let book = world.facts.book();
+            reflects(&stored, rows.get(&id), owner, (missing, &book))?;
         }
     }
-    nothing_needed_is_deleted(world, owner, rows, log.start())?;
+    nothing_needed_is_deleted(world, owner, (rows, missing), log.start())?;
     let last = rows.values().map(|row| row.half.position).max();
     ensure!(
         last.is_none_or(|last| last < end),
@@ -83,7 +92,7 @@ pub(super) fn everything(
 pub(super) fn nothing_needed_is_deleted(
     world: &World,
     owner: &Owner,
-    rows: &BTreeMap<TransactionId, Row>,
+    (rows, missing): (&BTreeMap<TransactionId, Row>, &Missing),
     begins: Position,
 ) -> Result<()> {
     let mut book = world.facts.book();
@@ -98,10 +107,9 @@ pub(super) fn nothing_needed_is_deleted(
         owner.watermark
     );
     for (id, at) in &book.stored {
-        ensure!(
-            *at >= begins || rows.contains_key(id),
-            "{id} was stored at {at}, has no row, and the log begins at {begins}"
-        );
+        if *at < begins && !rows.contains_key(id) {
+            missing.stood(&book, *id)?;
+        }
     }
     for row in rows.values().filter(|row| row.stored_at() < begins) {
         let published = |number| number <= owner.published && row.unpublished.is_none();
@@ -126,14 +134,19 @@ fn transaction(stored: &Stored) -> Option<TransactionId> {
     Some(TransactionId(mark.key))
 }
 
-/// A half message has its row, a final or an echo its decision among those that count as published.
-fn reflects(stored: &Stored, row: Option<&Row>, owner: &Owner) -> Result<()> {
+/// A half message has its row, a final or an echo its decision among those that count as published; one that is forgotten had.
+fn reflects(
+    stored: &Stored,
+    row: Option<&Row>,
+    owner: &Owner,
+    (missing, book): (&Missing, &Book),
+) -> Result<()> {
     let mark = stored.mark.context("a record of ours has no mark")?;
     let (at, id) = (stored.position, TransactionId(mark.key));
     let watermark = owner.watermark;
-    let row = row.with_context(|| {
-        format!("the record of {id} at {at} has no row, the watermark is {watermark}")
-    })?;
+    let Some(row) = row else {
+        return was_reflected(stored, id, (missing, book));
+    };
     if mark.kind == half::HALF {
         let stated = row.half.position;
         ensure!(stated == at, "{id} stands at {at}, its row says {stated}");
@@ -162,6 +175,35 @@ fn reflects(stored: &Stored, row: Option<&Row>, owner: &Owner) -> Result<()> {
         told.number,
         owner.published,
         row.unpublished
+    );
+    Ok(())
+}
+
+/// A record of a transaction that is forgotten says what was decided.
+fn was_reflected(
+    stored: &Stored,
+    id: TransactionId,
+    (missing, book): (&Missing, &Book),
+) -> Result<()> {
+    let (at, stood) = (stored.position, missing.stood(book, id)?);
+    let mark = stored.mark.context("a record of ours has no mark")?;
+    if mark.kind == half::HALF {
+        bail!("the log has {id} at {at}, and its row is forgotten");
+    }
+    if mark.kind == half::MOVED {
+        let first = stood.half;
+        ensure!(
+            first == Position(mark.number),
+            "{id} was carried to {at}; it stood at {first}"
+        );
+        return Ok(());
+    }
+    let told = half::recorded(stored)?;
+    ensure!(
+        (told.decision.state(), told.number) == (stood.state, stood.number),
+        "the log has {id} as {:?}, decision {}; it was {stood:?}",
+        told.decision,
+        told.number
     );
     Ok(())
 }

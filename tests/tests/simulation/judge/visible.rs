@@ -1,10 +1,13 @@
 //! What consumers can read: finals of committed transactions, each once, and what was read at a place stays there.
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Result, ensure};
 use coordinator::store::TxStore as _;
 use coordinator::transaction::{State, TransactionId};
+use mq_core::log::Log as _;
 
 use super::super::World;
+use super::super::facts::{Kind, Place};
+use super::super::forgetting::Missing;
 use super::super::server::Server;
 use super::super::services::QUEUES;
 
@@ -26,8 +29,10 @@ pub(super) async fn look(server: &Server, world: &World) -> Result<()> {
                 "queue {queue} has a gap before offset {}",
                 one.offset
             );
-            once(world, queue, one.offset, (one.id, one.checksum))?;
-            is_committed(world, one.id).await?;
+            once(world, (queue, one.offset), (one.what, one.checksum))?;
+            if let Kind::Final(id) = one.what {
+                is_committed(server, world, id).await?;
+            }
         }
         let end = server.queue_end(queue)?;
         let expected = new.last().map_or(end, |last| last.offset + 1);
@@ -55,33 +60,33 @@ pub(super) fn forget(server: &Server) {
     (0..QUEUES).for_each(|queue| server.set_read_to(queue, 0));
 }
 
-fn once(world: &World, queue: u32, offset: u64, bytes: (TransactionId, u32)) -> Result<()> {
-    let (mut book, place, id) = (world.facts.book(), (queue, offset), bytes.0);
+fn once(world: &World, place: Place, bytes: (Kind, u32)) -> Result<()> {
+    let mut book = world.facts.book();
     let known = *book.read.entry(place).or_insert(bytes);
     ensure!(
         known == bytes,
-        "queue {queue} offset {offset} was {known:?} and is {bytes:?}"
+        "what stands at {place:?} was {known:?} and is {bytes:?}"
     );
-    let first = *book.finals.entry(id).or_insert(place);
-    ensure!(
-        first == place,
-        "{id} is published at {first:?} and {place:?}"
-    );
-    Ok(())
+    book.stands(place, bytes.0)
 }
 
-async fn is_committed(world: &World, id: TransactionId) -> Result<()> {
+async fn is_committed(server: &Server, world: &World, id: TransactionId) -> Result<()> {
     let before = {
         let book = world.facts.book();
         // Whoever has lost its database under its feet has published what that one said.
         book.decided
             .get(&id)
             .filter(|_| book.put_back)
-            .map(|(state, _)| *state)
+            .map(|stood| stood.state)
     };
     let row = world.store.reader().transaction(id).await?;
-    let state = before.or(row.map(|row| row.state));
-    let state = state.with_context(|| format!("{id} is published without a row"))?;
+    let state = match before.or(row.map(|row| row.state)) {
+        Some(state) => state,
+        None => {
+            let missing = Missing::now(world, server.log.range().start).await?;
+            missing.stood(&world.facts.book(), id)?.state
+        }
+    };
     ensure!(state == State::Committed, "{id} is published and {state:?}");
     Ok(())
 }
