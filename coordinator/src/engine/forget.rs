@@ -87,7 +87,8 @@ impl Forgetter {
     /// Forgets what is old enough; returns how many rows and events that were.
     async fn forget(&self) -> Result<u64, StoreError> {
         let before = self.parts.reader.forgotten().await?;
-        let kept = self.parts.log.range().start;
+        // What a crash can bring back is kept.
+        let kept = self.parts.log.deleted();
         let now = self.parts.log.now();
         let far = match self.far(before, now, kept).await? {
             Some(far) => far,

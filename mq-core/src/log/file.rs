@@ -176,6 +176,7 @@ fn share(
         owners,
         next_run,
     } = known;
+    let begins = segments.first_batch();
     Shared {
         steps: Steps(settings.steps.clone()),
         files,
@@ -199,7 +200,7 @@ fn share(
         owners: Mutex::new(owners),
         failure: watch::Sender::new(None),
         upkeep: Arc::default(),
-        retention: Retention::new(),
+        retention: Retention::new(begins),
         checkpoints: Mutex::new(LastCheckpoint {
             indexed_to: end,
             bookmarks: BTreeMap::new(),
@@ -378,6 +379,10 @@ impl Log for FileLog {
 
     fn keep_from(&self, owner: OwnerId, position: Position) {
         self.shared.keep_from(owner, position);
+    }
+
+    fn deleted(&self) -> Position {
+        self.shared.retention.deleted()
     }
 
     fn wanted(&self) -> watch::Receiver<Position> {

@@ -437,6 +437,10 @@ impl Log for MemoryLog {
         state.trim();
     }
 
+    fn deleted(&self) -> Position {
+        self.range().start
+    }
+
     fn wanted(&self) -> watch::Receiver<Position> {
         self.state().wanted.subscribe()
     }

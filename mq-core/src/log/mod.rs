@@ -379,6 +379,10 @@ pub trait Log: fmt::Debug + Send + Sync + 'static {
     /// an earlier position than before changes nothing.
     fn keep_from(&self, owner: OwnerId, position: Position);
 
+    /// What stood before this position is deleted for good: the log does not begin before it after a crash either. Behind the
+    /// start of [`Log::range`] by what is being deleted, which may take long while the disk is full.
+    fn deleted(&self) -> Position;
+
     /// What stands before this position is old enough, or more than there shall be: it is deleted as soon as every owner lets
     /// it. A level: whoever wants to keep something of it carries it forward and then calls [`Log::keep_from`].
     fn wanted(&self) -> watch::Receiver<Position>;

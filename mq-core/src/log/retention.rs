@@ -6,6 +6,7 @@
 //! says so durably; the files are removed. A start removes what is left over.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -31,6 +32,8 @@ pub(super) struct Retention {
     noted: Arc<Mutex<Noted>>,
     /// Segments that nobody sees any more and whose files go once a checkpoint no longer has them.
     condemned: Mutex<Vec<Segment>>,
+    /// Where the log begins according to the checkpoint that is durable.
+    deleted: AtomicU64,
 }
 
 /// The note about queues of which nothing will be left.
@@ -44,13 +47,20 @@ enum Noted {
 }
 
 impl Retention {
-    pub(super) fn new() -> Self {
+    /// For a log that begins at `begins`.
+    pub(super) fn new(begins: u64) -> Self {
         Self {
             keep: Mutex::default(),
             wanted: watch::Sender::new(Position(0)),
             noted: Arc::new(Mutex::new(Noted::Nothing)),
             condemned: Mutex::default(),
+            deleted: AtomicU64::new(begins),
         }
+    }
+
+    /// As [`super::Log::deleted`].
+    pub(super) fn deleted(&self) -> Position {
+        Position(self.deleted.load(Ordering::Acquire))
     }
 
     pub(super) fn wanted(&self) -> watch::Receiver<Position> {
@@ -223,8 +233,9 @@ impl Shared {
         }
     }
 
-    /// Removes the files that the checkpoint which is durable now does not have any more.
-    pub(super) fn remove_condemned(&self) {
+    /// Removes the files that the checkpoint which is durable now, of a log that begins at `begins`, does not have any more.
+    pub(super) fn remove_condemned(&self, begins: u64) {
+        self.retention.deleted.store(begins, Ordering::Release);
         let condemned = std::mem::take(&mut *lock(&self.retention.condemned));
         if !condemned.is_empty() {
             self.steps.at(TRIM_FORGOTTEN);

@@ -224,7 +224,7 @@ impl Shared {
         self.queues.end_flush(flushing);
         self.keys.end_flush(runs);
         self.keys.remove_superseded();
-        self.remove_condemned();
+        self.remove_condemned(kept);
         last.indexed_to = indexed_to;
         last.bookmarks = bookmarks;
         Ok(())

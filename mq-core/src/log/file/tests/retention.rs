@@ -189,6 +189,33 @@ fn what_a_crash_leaves_of_a_deletion_is_removed_by_the_next_start() {
 }
 
 #[test]
+fn what_a_full_disk_keeps_from_being_deleted_is_not_said_to_be() {
+    let world = World::new();
+    let (log, mut driver) = world.open();
+    let old = fill(&log, &mut driver, &queue("t", 0), 40);
+    let begun = log.range().start;
+    world.clock.advance(2 * HOUR);
+    put(&log, &mut driver, note(BROKER, b"later"));
+    log.keep_from(BROKER, log.range().end);
+    log.keep_from(OWNER, log.range().end);
+    world.disk.set_capacity(Some(0));
+    settle(&mut driver);
+    assert!(log.range().start > begun, "nobody sees it any more");
+    assert_eq!(log.deleted(), begun, "no checkpoint says so");
+    world.disk.set_capacity(None);
+    let crashed = World {
+        disk: world.disk.copy(),
+        clock: world.clock.clone(),
+    };
+    let (after, _driver) = crashed.open();
+    assert_eq!((after.range().start, after.deleted()), (begun, begun));
+    assert!(after.read(old[0].position).is_ok());
+    put(&log, &mut driver, note(BROKER, b"there is room again"));
+    assert!(driver.close().is_ok());
+    assert_eq!(log.deleted(), log.range().start);
+}
+
+#[test]
 fn the_index_of_what_is_deleted_gives_its_room_back() {
     use std::os::unix::fs::MetadataExt as _;
 
