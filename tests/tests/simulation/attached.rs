@@ -1,4 +1,4 @@
-//! A disk that is attached to one machine, and can be taken from it and given to another.
+//! A disk that is attached to one machine, and can be taken from it and given to another, or have no room for checkpoints.
 
 use std::io;
 use std::sync::Arc;
@@ -12,13 +12,18 @@ use mq_core::log::memory_disk::MemoryDisk;
 pub(super) struct Attached {
     disk: MemoryDisk,
     is_gone: Arc<AtomicBool>,
+    is_tight: Arc<AtomicBool>,
 }
+
+/// The name under which a checkpoint is written.
+const CHECKPOINT: &str = "checkpoint.new";
 
 impl Attached {
     pub(super) fn new(disk: &MemoryDisk) -> Self {
         Self {
             disk: disk.clone(),
             is_gone: Arc::default(),
+            is_tight: Arc::default(),
         }
     }
 
@@ -27,6 +32,11 @@ impl Attached {
         self.is_gone.store(true, Ordering::Relaxed);
         // What it has open is dead, too.
         self.disk.restart();
+    }
+
+    /// Whether there is room for what was set aside, segments that is, and for nothing else.
+    pub(super) fn tighten(&self, is_tight: bool) {
+        self.is_tight.store(is_tight, Ordering::Relaxed);
     }
 
     fn here(&self) -> io::Result<&MemoryDisk> {
@@ -39,6 +49,9 @@ impl Attached {
 
 impl Disk for Attached {
     fn open(&self, name: &str) -> io::Result<Arc<dyn File>> {
+        if name == CHECKPOINT && self.is_tight.load(Ordering::Relaxed) {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
         self.here()?.open(name)
     }
 

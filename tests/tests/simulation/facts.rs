@@ -108,10 +108,12 @@ pub(super) struct Book {
     pub(super) compared: Position,
     /// Where the log began when it was last looked at.
     pub(super) log_begins: Position,
-    /// Where the log of the running server begins, or that of the last one began.
+    /// Where the log of the running server begins, or that of the last one began, after a crash too.
     pub(super) begins: Position,
     /// The latest server time seen.
     pub(super) server_time: ServerTime,
+    /// How far server time has gone back in a crash, at most: what the log had not written of it.
+    pub(super) went_back: Duration,
     /// SQL was put back, and no server has started over it since.
     pub(super) put_back: bool,
     /// Somebody writes what a database lacks.
@@ -146,6 +148,8 @@ pub(super) enum Met {
     Kill,
     FailedSync,
     FullDisk,
+    /// The log could not write checkpoints for a while.
+    NoCheckpoint,
     UnknownCommit,
     UnavailableStore,
     StalledStore,
@@ -198,7 +202,7 @@ pub(super) enum Met {
 }
 
 impl Met {
-    const ALL: [Self; 39] = [
+    const ALL: [Self; 40] = [
         Self::Transaction,
         Self::Commit,
         Self::RollBack,
@@ -207,6 +211,7 @@ impl Met {
         Self::Kill,
         Self::FailedSync,
         Self::FullDisk,
+        Self::NoCheckpoint,
         Self::UnknownCommit,
         Self::UnavailableStore,
         Self::StalledStore,

@@ -101,7 +101,8 @@ fn may_go(row: &Row, after: &Kept, book: &Book) -> Result<()> {
         book.begins
     );
     let keep = book.keep_history.context("everything is kept for ever")?;
-    let age = book.server_time.since(decided.at) + LATE;
+    // Decisions are forgotten in their order, which is that of their times but for what a crash took from the clock.
+    let age = book.server_time.since(decided.at) + LATE + book.went_back;
     ensure!(
         age > keep,
         "{id} is kept for {keep:?}, forgotten after {age:?}"

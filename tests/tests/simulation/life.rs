@@ -11,6 +11,7 @@ use coordinator::transaction::State;
 use tokio::runtime::Runtime;
 
 use super::World;
+use super::attached::Attached;
 use super::facts::{Counts, Met};
 use super::judge;
 use super::late;
@@ -300,7 +301,8 @@ async fn trouble(world: &World, machine: &Machine, server: &Server, fate: Fate) 
                 count(Met::FailedSync);
                 world.disk.fail_sync(1 + dice.below(10), ErrorKind::Other);
             }
-            7 => fill_the_disk(world).await,
+            7 if dice.percent(50) => fill_the_disk(world).await,
+            7 => keep_from_checkpoints(world, &server.disk).await,
             8 | 9 => {
                 count(Met::WallJump);
                 machine.clock.jump(dice);
@@ -328,6 +330,14 @@ async fn fill_the_disk(world: &World) {
         let mut book = facts.book();
         book.full = book.full.saturating_sub(1);
     });
+}
+
+/// There is no room for a checkpoint for a while: what the log deletes comes back if it crashes.
+async fn keep_from_checkpoints(world: &World, disk: &Attached) {
+    world.facts.met(Met::NoCheckpoint);
+    disk.tighten(true);
+    tokio::time::sleep(world.dice.time(Duration::from_secs(8))).await;
+    disk.tighten(false);
 }
 
 /// The store fails over to a replica that misses the commits of the last while: the server must stop.

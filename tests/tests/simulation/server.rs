@@ -159,7 +159,13 @@ pub(super) struct Readable {
 impl Server {
     /// Starts over the run's own disk and store.
     pub(super) async fn start(world: &World, machine: &Machine) -> Result<Self> {
-        Self::start_over(world, machine, &world.disk, Arc::new(world.witness.clone())).await
+        let before = world.facts.book().server_time;
+        let store = Arc::new(world.witness.clone());
+        let started = Self::start_over(world, machine, &world.disk, store).await?;
+        let mut book = world.facts.book();
+        book.went_back = book.went_back.max(before.since(started.begun.0));
+        drop(book);
+        Ok(started)
     }
 
     /// Starts over a disk and a store.
@@ -184,7 +190,7 @@ impl Server {
         let attached = Attached::new(disk);
         let (log, driver) = machine.open_log(&world.dice, disk, &attached)?;
         let log = Arc::new(log);
-        world.facts.book().begins = log.range().start;
+        world.facts.book().begins = log.deleted();
         let driving = Driving {
             log: log.clone(),
             dice: world.dice.clone(),
@@ -395,7 +401,7 @@ impl Driving {
                         self.facts.broken(format!("{error:#}"));
                     }
                     driver.upkeep();
-                    let begins = self.log.range().start;
+                    let begins = self.log.deleted();
                     let mut book = self.facts.book();
                     // One whose disk was taken away may still be here.
                     book.begins = book.begins.max(begins);

@@ -145,7 +145,7 @@ pub(in super::super) async fn after_a_loss(
     let owner = reader.owner().await?.context("the store has no owner")?;
     let log: &dyn Log = &*server.log;
     let records = records(log)?;
-    let missing = Missing::now(world, log.range().start).await?;
+    let missing = Missing::now(world, log.deleted()).await?;
     let mut book = world.facts.book();
     ensure!(
         before.seq >= book.stamped,

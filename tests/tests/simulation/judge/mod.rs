@@ -101,7 +101,7 @@ pub(super) async fn end(server: &Server, world: &World) -> Result<(String, Count
     after_a_life(world).await?;
     let reader: Arc<dyn TxReader> = world.store.reader();
     let rows = rows(&*reader).await?;
-    let missing = Missing::now(world, server.log.range().start).await?;
+    let missing = Missing::now(world, server.log.deleted()).await?;
     decisions::in_order_of_words(world)?;
     decisions::before_what_came_later(world)?;
     let mut digest = Sha256::new();

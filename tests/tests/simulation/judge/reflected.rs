@@ -24,7 +24,7 @@ pub(super) async fn news(server: &Server, world: &World) -> Result<()> {
         return Ok(());
     };
     let (begins, begun) = (server.log.range().start, world.facts.book().log_begins);
-    let missing = Missing::now(world, begins).await?;
+    let missing = Missing::now(world, server.log.deleted()).await?;
     if begins > begun {
         let rows = super::rows(&*reader).await?;
         nothing_needed_is_deleted(world, &owner, (&rows, &missing), begins)?;

@@ -83,7 +83,7 @@ async fn is_committed(server: &Server, world: &World, id: TransactionId) -> Resu
     let state = match before.or(row.map(|row| row.state)) {
         Some(state) => state,
         None => {
-            let missing = Missing::now(world, server.log.range().start).await?;
+            let missing = Missing::now(world, server.log.deleted()).await?;
             missing.stood(&world.facts.book(), id)?.state
         }
     };
