@@ -444,6 +444,37 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_database_whose_commits_a_power_cut_may_undo_is_refused_and_given_no_table() {
+        use sqlx::sqlite::SqliteJournalMode as Journal;
+        let folder = tempfile::tempdir().unwrap();
+        for (journal, synchronous, fits) in [
+            (Journal::Wal, SqliteSynchronous::Off, false),
+            (Journal::Wal, SqliteSynchronous::Normal, false),
+            (Journal::Delete, SqliteSynchronous::Normal, false),
+            (Journal::Memory, SqliteSynchronous::Full, false),
+            (Journal::Off, SqliteSynchronous::Full, false),
+            (Journal::Delete, SqliteSynchronous::Full, true),
+            (Journal::Wal, SqliteSynchronous::Extra, true),
+        ] {
+            let what = format!("{journal:?} {synchronous:?}");
+            let options = SqliteConnectOptions::new()
+                .filename(folder.path().join(&what))
+                .create_if_missing(true)
+                .journal_mode(journal)
+                .synchronous(synchronous);
+            let pool = SqlitePool::connect_with(options).await.unwrap();
+            let opened = SqliteMarkers::open(&pool, Arc::new(ManualClock::new(1))).await;
+            let tables = "SELECT count(*) FROM sqlite_schema WHERE name = 'halfmoon_marker'";
+            let tables: i64 = sqlx::query_scalar(tables).fetch_one(&pool).await.unwrap();
+            assert_eq!((opened.is_ok(), tables == 1), (fits, fits), "{what}");
+            if let Err(error) = opened {
+                let error = error.to_string();
+                assert!(error.contains("set synchronous=FULL"), "{what}: {error}");
+            }
+        }
+    }
+
+    #[tokio::test]
     async fn a_marker_of_another_identity_is_not_written() {
         let database = database().await;
         let mut connection = database.pool.acquire().await.unwrap();
