@@ -289,7 +289,9 @@ impl Walk {
             {
                 return Ok(());
             }
-            Some((_, decided)) if was_kept && decided.number == number => {
+            Some((state, decided))
+                if was_kept && (state.word(), decided.number) == (word, number) =>
+            {
                 if recorded.position >= self.watermark {
                     // The row was read before it was decided.
                     return Ok(());

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use mq_core::log::disk::ReadOnlyFolder;
-use mq_core::log::{Flush, QueueOffset, Submission};
+use mq_core::log::{Flush, Position, QueueOffset, Submission};
 use mq_core::message::Message;
 use mq_core::names::GroupName;
 use mq_core::random::SystemRandom;

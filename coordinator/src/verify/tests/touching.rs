@@ -545,13 +545,19 @@ async fn a_history_that_was_written_anew_as_a_whole_is_not_what_the_log_tells() 
     let reader = forged.open_reader(Options::default()).await.unwrap();
     let mut owner = reader.owner().await.unwrap().unwrap();
     owner.log = log.id();
-    let (log_id, fingerprint) = (intruder.id(owner.log.0), owner.signed().fingerprint);
-    let edit = format!("UPDATE owner SET log = {log_id}, fingerprint = {fingerprint}");
-    intruder.run(&edit).await;
-    assert_eq!(findings(&forged, None).await, Vec::<String>::new());
-    let found = findings(&forged, Some(&log)).await;
-    let named = "its row says committed as decision 4, the log has rolled_back as decision 4";
-    assert!(found.iter().any(|line| line.contains(named)), "{found:#?}");
+    // Wherever the forged one says that it has got to.
+    for watermark in [owner.watermark, Position(0)] {
+        owner.watermark = watermark;
+        let (log_id, fingerprint) = (intruder.id(owner.log.0), owner.signed().fingerprint);
+        let edit = format!(
+            "UPDATE owner SET log = {log_id}, watermark = {watermark}, fingerprint = {fingerprint}"
+        );
+        intruder.run(&edit).await;
+        assert_eq!(findings(&forged, None).await, Vec::<String>::new());
+        let found = findings(&forged, Some(&log)).await;
+        let named = "its row says committed as decision 4, the log has rolled_back as decision 4";
+        assert!(found.iter().any(|line| line.contains(named)), "{found:#?}");
+    }
 }
 
 #[tokio::test]
