@@ -15,6 +15,8 @@ use crate::crash::full;
 
 /// Steps that only a process with our own client reaches.
 const OF_CLIENTS: [&str; 3] = ["local.", "check_back.read", "check_back.fenced"];
+/// Steps that only a server reaches whose log is trimmed.
+const OF_TRIMMING: [&str; 3] = ["trim.", "carry.", "forget."];
 /// How long the server runs at most before a random kill, in milliseconds.
 const LATEST_MS: u64 = 500;
 /// One of so many kills does not wait until the client has stored something again: it may still be connecting.
@@ -36,9 +38,16 @@ fn kills() -> u64 {
 }
 
 async fn killed_at_every_step(on: On) {
-    let mut load = Load::start(on).await;
     let all = coordinator::steps::ALL.iter().map(|(name, _)| *name);
-    for step in all.filter(|step| !OF_CLIENTS.iter().any(|of| step.starts_with(of))) {
+    let is_of = |these: &[&str], step: &str| these.iter().any(|of| step.starts_with(of));
+    let ours = all.filter(|step| !is_of(&OF_CLIENTS, step));
+    let (trimming, others): (Vec<_>, Vec<_>) = ours.partition(|step| is_of(&OF_TRIMMING, step));
+    killed_at(others, Load::start(on).await).await;
+    killed_at(trimming, Load::start_trimmed(on).await).await;
+}
+
+async fn killed_at(steps: Vec<&'static str>, mut load: Load) {
+    for step in steps {
         load.is_served();
         load.kill();
         load.again_until(step);

@@ -22,6 +22,12 @@ const GROUP: &str = "shop";
 const AT_ONCE: u32 = 4;
 /// How long anything that must happen may take on a busy machine.
 const WITHIN: Duration = Duration::from_secs(120);
+/// The last four segments and what was decided within a second are kept.
+const TRIMMED: [(&str, &str); 3] = [
+    ("HALFMOON_SEGMENT", "64KiB"),
+    ("HALFMOON_KEEP_BYTES", "256KiB"),
+    ("HALFMOON_KEEP_HISTORY", "1s"),
+];
 /// Between two looks at everything.
 const LOOK: Duration = Duration::from_millis(500);
 
@@ -52,6 +58,15 @@ struct Told {
 impl Load {
     /// A server without a past, and a client that has begun.
     pub(super) async fn start(on: On) -> Self {
+        Self::start_with(on, &[]).await
+    }
+
+    /// The same over a log that deletes and forgets all the time.
+    pub(super) async fn start_trimmed(on: On) -> Self {
+        Self::start_with(on, &TRIMMED).await
+    }
+
+    async fn start_with(on: On, settings: &[(&'static str, &'static str)]) -> Self {
         // A newer client for the one, an older one for the other.
         let (version, postgres) = match on {
             On::Sqlite => ("5.3.3", None),
@@ -65,6 +80,9 @@ impl Load {
             .variable("HALFMOON_SEGMENT", "256KiB");
         if let Some(url) = &postgres {
             plan = plan.variable("HALFMOON_DATABASE", url);
+        }
+        for (name, value) in settings {
+            plan = plan.variable(name, *value);
         }
         let plan = plan.in_one_place().expect("there are free ports");
         let server = plan.start().expect("the server starts");
