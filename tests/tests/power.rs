@@ -98,6 +98,7 @@ async fn cut_again_and_again(on: On, news: &'static str) {
         }
         heal(runs, &mut count).await;
         remove(folder);
+        machine.remove_database(&name).await;
     }
     println!(
         "{} power cuts, {on:?}, plain messages {news}: {count:?}",
@@ -139,6 +140,13 @@ impl Machine {
     async fn database(&self, name: &str) -> Option<String> {
         let (_, postgres) = self.postgres.as_ref()?;
         Some(postgres.database(name).await)
+    }
+
+    /// Removes it again: the disk is small.
+    async fn remove_database(&self, name: &str) {
+        if let Some((_, postgres)) = &self.postgres {
+            postgres.drop_database(name).await;
+        }
     }
 
     /// Starts the service, cuts the power, kills whatever has not noticed, mounts the disk again and starts what was on it.

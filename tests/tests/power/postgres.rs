@@ -106,6 +106,15 @@ impl Postgres {
         self.url(name)
     }
 
+    /// Makes room.
+    pub(super) async fn drop_database(&self, name: &str) {
+        let connection = PgConnection::connect(&self.url("postgres")).await;
+        let mut connection = connection.expect("it is ready");
+        let sql = AssertSqlSafe(format!("DROP DATABASE {name} WITH (FORCE)"));
+        let dropped = sqlx::query(sql).execute(&mut connection).await;
+        dropped.expect("its owner may do that");
+    }
+
     fn url(&self, database: &str) -> String {
         let sockets = self.sockets.path().display();
         format!("postgres://halfmoon@localhost/{database}?host={sockets}")
