@@ -222,7 +222,8 @@ const FALSE: &[(&str, &str, &str)] = &[
     (
         "the history tells one decision",
         "halfmoon.db",
-        "INSERT INTO audit SELECT (SELECT max(event) + 1 FROM audit), tx, 0, 1, 1, at, NULL, source, '' FROM audit WHERE to_step = 1 LIMIT 1",
+        "INSERT INTO audit (event, tx, from_step, to_step, actor, at, source, evidence) \
+         SELECT (SELECT max(event) + 1 FROM audit), tx, 0, 1, 1, at, source, '' FROM audit WHERE to_step = 1 LIMIT 1",
     ),
     (
         "nobody contradicted a decision",
