@@ -17,9 +17,9 @@ use tokio::sync::{Notify, mpsc, watch};
 
 use super::plan::{Action, Attempt, Member, Reason, Sender, plan};
 use super::unanswered::Unanswered;
+use crate::engine::command::Command;
 use crate::engine::half;
 use crate::engine::settings::CheckBackSettings;
-use crate::engine::writer::Command;
 use crate::steps;
 use crate::store::{Filter, Row, StoreError, TxReader};
 

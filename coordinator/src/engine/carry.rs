@@ -9,10 +9,10 @@ use std::time::Duration;
 use mq_core::log::{AppendError, Flush, Full, Log, Position, ReadError, Submission};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 
+use super::command::Command;
 use super::feed::{Durable, Feed};
 use super::half;
 use super::status::Status;
-use super::writer::Command;
 use crate::steps;
 use crate::store::{Row, StoreError, TxReader};
 

@@ -11,7 +11,7 @@ use mq_core::clock::ServerTime;
 use mq_core::log::{Log, Position};
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::writer::Command;
+use super::command::Command;
 use crate::store::{Forgotten, Row, StoreError, TxReader};
 
 /// Rows removed at a time: a batch of decisions waits for that long.

@@ -4,10 +4,13 @@
 //! |---|---|
 //! | `admission` | half messages on their way into the log |
 //! | `carry` | half messages that are needed for longer than the log keeps them |
+//! | `check_at` | when a transaction is first asked about |
 //! | `half` | half messages and finals as stored bytes |
 //! | `feed` | what became durable, in log order |
 //! | `forget` | transactions that were decided long ago |
 //! | `ledger` | what the next SQL batch says: pure |
+//! | `command` | what the writer is asked, and who waits for the answer |
+//! | `retry` | the store, asked until it answers |
 //! | `writer` | the one task that speaks to the store |
 //! | `publish` | decisions into the log, in decision order |
 //! | `recovery` | a start: SQL and log agree again |
@@ -20,6 +23,8 @@
 
 mod admission;
 mod carry;
+pub mod check_at;
+pub mod command;
 pub mod feed;
 pub mod forget;
 pub mod half;
@@ -32,6 +37,7 @@ pub mod publish;
 mod recent;
 pub mod recovery;
 pub mod repair;
+pub mod retry;
 mod serving;
 pub mod settings;
 pub mod status;
@@ -53,6 +59,8 @@ use tokio::task::JoinHandle;
 
 use self::admission::NotAdmitted;
 use self::carry::Carrier;
+use self::check_at::CheckAt;
+use self::command::Command;
 use self::feed::Feed;
 use self::forget::Forgetter;
 use self::holds::{Hold, Holds};
@@ -62,7 +70,7 @@ use self::recent::Recent;
 use self::recovery::{Found, StartError};
 use self::settings::Settings;
 use self::status::{Health, Status};
-use self::writer::{CheckAt, Command, Writer};
+use self::writer::Writer;
 use crate::audit::Step;
 use crate::check_back::alarm::Alarm;
 use crate::check_back::sweep::{self, Attempts, Sweeper};
@@ -294,7 +302,7 @@ impl Coordinator {
             source: request.source,
             evidence,
         };
-        Ok(writer::say(said, copy))
+        Ok(command::say(said, copy))
     }
 
     async fn decide(
@@ -352,7 +360,7 @@ impl Coordinator {
             source: request.source,
             evidence: short(request.evidence),
         };
-        self.say(running, writer::say(said, None))
+        self.say(running, command::say(said, None))
             .await
             .map_err(ResolveError)?;
         Ok(Outcome::Noted)

@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use super::ledger::{Request, What};
-use super::{Coordinator, Running, writer};
+use super::{Coordinator, Running, command};
 use crate::client::endpoint::{Endpoint as _, Outcome, Resolve};
 use crate::store::{Row, StoreError};
 use crate::transaction::{Actor, Decision, Resolution, State, TransactionId};
@@ -71,7 +71,7 @@ impl Coordinator {
             source: operator.into(),
             evidence: String::new(),
         };
-        self.say(&running, writer::say(request, None))
+        self.say(&running, command::say(request, None))
             .await
             .map_err(OperateError::Unavailable)?;
         running.attempts.demand(row, now);

@@ -14,6 +14,7 @@ use mq_core::names::QueueId;
 use mq_core::random::Random;
 use mq_core::wire::record::RecordView;
 
+use super::check_at::CheckAt;
 use super::feed::{Durable, Feed};
 use super::half;
 use super::impostors;
@@ -21,7 +22,6 @@ use super::ledger::{Ledger, Now, Request, What};
 use super::publish::{self, Decided, Final};
 use super::settings::Settings;
 use super::status::Status;
-use super::writer::CheckAt;
 use crate::steps;
 use crate::store::{
     CommitError, Filter, Half, Owner, REPAIR, Row, StoreError, TxReader, TxStore, TxWriter,

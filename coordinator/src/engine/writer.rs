@@ -3,96 +3,32 @@
 //! It collects what arrived while the previous commit was running, plans a batch with the [`Ledger`], commits it, hands the
 //! decisions to the log and only then answers whoever waits.
 
-use std::collections::{HashMap, HashSet};
-use std::fmt;
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use mq_core::broker::clients::Clients;
-use mq_core::clock::{Clock, ServerTime};
+use mq_core::clock::Clock;
 use mq_core::log::{Log, Position};
 use mq_core::random::Random;
-use tokio::sync::{Notify, Semaphore, mpsc, oneshot};
+use tokio::sync::{Notify, Semaphore, mpsc};
 
+use super::check_at::CheckAt;
+use super::command::{Command, Pending, Reply};
 use super::feed::{Durable, Feed};
 use super::forget::Forget;
 use super::half::OWNER;
 use super::holds::Holds;
 use super::impostors;
-use super::ledger::{Answer, Ledger, Now, Plan, Request, Slot, What};
+use super::ledger::{Ledger, Now, Plan, Request, Slot, What};
 use super::publish::{self, Decided, Final};
 use super::recovery;
+use super::retry::{Failed, Retrying};
 use super::status::{Health, Status};
 use crate::check_back::sweep;
 use crate::check_back::sweep::Attempts;
 use crate::steps;
-use crate::store::{CommitError, Fate, Half, Row, StoreError, TxReader, TxWriter};
+use crate::store::{Half, Row, TxReader, TxWriter};
 use crate::transaction::{Actor, Decision};
-
-/// A request and who waits for its answer.
-#[derive(Debug)]
-pub struct Pending {
-    /// What is said.
-    pub request: Request,
-    /// The final, for a COMMIT.
-    pub copy: Option<Final>,
-    /// Told once the answer is durable; dropped if that will not be known.
-    pub reply: Reply,
-}
-
-/// Who waits for an answer.
-pub enum Reply {
-    /// Nobody.
-    Nobody,
-    /// A caller in this process.
-    Caller(oneshot::Sender<Answer>),
-    /// Something to do with it: short, since the writer does it between two batches.
-    Then(Box<dyn FnOnce(Answer) + Send>),
-}
-
-impl Reply {
-    /// Tells the answer. A caller that waits no longer is fine: the outcome is in SQL all the same.
-    pub fn send(self, answer: Answer) {
-        match self {
-            Self::Nobody => {}
-            Self::Caller(caller) => {
-                let _ = caller.send(answer);
-            }
-            Self::Then(then) => then(answer),
-        }
-    }
-}
-
-impl fmt::Debug for Reply {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Reply")
-    }
-}
-
-/// What the writer is asked to do.
-#[derive(Debug)]
-pub enum Command {
-    /// Put this into the next batch.
-    Say(Box<Pending>),
-    /// Try again to publish what these rows say could not be published.
-    PublishAgain(Vec<Row>),
-    /// Forget a little of what was decided long ago, then answer how many rows and events that were.
-    Forget(Forget, oneshot::Sender<u64>),
-    /// Write all rows that are held back, then answer.
-    WriteHeld(oneshot::Sender<()>),
-}
-
-/// The command that puts `request` into the next batch, in its box at once since it is large, and where its answer comes.
-#[must_use]
-pub fn say(request: Request, copy: Option<Final>) -> (Command, oneshot::Receiver<Answer>) {
-    let (reply, answer) = oneshot::channel();
-    let pending = Pending {
-        request,
-        copy,
-        reply: Reply::Caller(reply),
-    };
-    (Command::Say(Box::new(pending)), answer)
-}
 
 /// What a writer works with.
 #[derive(Debug)]
@@ -127,46 +63,17 @@ pub struct Parts {
     pub check_at: CheckAt,
 }
 
-/// Says when a transaction whose row is written undecided is due.
-#[derive(Debug, Clone)]
-pub struct CheckAt {
-    /// Who is connected.
-    pub clients: Clients,
-    /// Server time.
-    pub log: Arc<dyn Log>,
-    /// How long a sender must be gone.
-    pub grace: Duration,
-}
-
-impl CheckAt {
-    /// The time `asked` for; sooner if the sender is gone already, now if it has connected again since it sent this. Liveness
-    /// is a level: nobody's leaving can be missed.
-    #[must_use]
-    pub fn of(&self, half: &Half, asked: ServerTime) -> ServerTime {
-        let (Some(sender), Some(_)) = (half.sender, half.marker) else {
-            return asked;
-        };
-        if let Some(connected_for) = self.clients.connected_for(sender.0) {
-            let now = self.log.now();
-            let is_back = now.since(half.prepared_at) > connected_for;
-            return if is_back { asked.min(now) } else { asked };
-        }
-        let gone = self.clients.last_seen(sender.0).unwrap_or_default();
-        asked.min(self.log.now().after(self.grace.saturating_sub(gone)))
-    }
-}
-
 /// Watermark moves of fewer bytes than this are not worth a batch of their own.
 const WATERMARK_STEP: u64 = 4 << 20;
 
-/// Longest pause between two tries of a database that does not take writes.
-const RETRY_LONGEST: Duration = Duration::from_secs(1);
+/// Longest time without a look at what there is to do.
+const LONGEST_WAIT: Duration = Duration::from_secs(1);
 
 /// The writer.
 #[derive(Debug)]
 pub struct Writer {
     parts: Parts,
-    store: Box<dyn TxWriter>,
+    store: Retrying,
     ledger: Ledger,
     news: Vec<Durable>,
     /// What the writer itself has to say: finals that could not be published, or were after all.
@@ -188,10 +95,6 @@ enum Woken {
     Closed,
 }
 
-/// The engine cannot go on; the status says why.
-#[derive(Debug)]
-struct Failed;
-
 /// Lets everybody go first who has something to do now, for as long as that brings more commands: a batch costs about the
 /// same whatever is in it. Nothing waits for a clock, and with nothing else to do this returns at once.
 async fn gather(commands: &mut mpsc::Receiver<Command>, into: &mut Vec<Command>, most: usize) {
@@ -211,6 +114,7 @@ impl Writer {
     /// A writer that continues where `ledger` stands, with `in_flight` decisions already handed to the log.
     #[must_use]
     pub fn new(parts: Parts, store: Box<dyn TxWriter>, ledger: Ledger, in_flight: usize) -> Self {
+        let store = Retrying::new(store, parts.status.clone());
         Self {
             parts,
             store,
@@ -292,7 +196,7 @@ impl Writer {
         let pause = if restless {
             self.parts.hold
         } else {
-            RETRY_LONGEST
+            LONGEST_WAIT
         };
         tokio::select! {
             biased;
@@ -391,14 +295,14 @@ impl Writer {
                 requests.push(request);
                 rest.push((copy, reply));
             }
-            let rows = self.rows(&requests).await?;
+            let rows = self.store.rows(&self.unheld(&requests)).await?;
             let now = self.now();
             let plan = self.ledger.plan(now, &requests, rows, hold, |half, asked| {
                 self.parts.check_at.of(half, asked)
             });
             if !plan.is_empty() || self.ledger.lags() {
                 steps::reach("decision.before_commit");
-                if let Err(why) = self.commit(&plan).await? {
+                if let Err(why) = self.store.commit(&plan.batch).await? {
                     let pending = requests
                         .into_iter()
                         .zip(rest)
@@ -431,7 +335,7 @@ impl Writer {
         if forget.tell {
             let now = self.now();
             let plan = self.ledger.plan_forgetting(now, &forget.far);
-            if let Err(why) = self.commit(&plan).await? {
+            if let Err(why) = self.store.commit(&plan.batch).await? {
                 tracing::error!(why, "the database refuses to note what is forgotten");
                 return Ok(None);
             }
@@ -516,8 +420,8 @@ impl Writer {
         Ok(())
     }
 
-    /// The rows in SQL of what the ledger does not hold.
-    async fn rows(&mut self, requests: &[Request]) -> Result<HashMap<Position, Row>, Failed> {
+    /// What the requests are about and the ledger does not hold, each once.
+    fn unheld(&self, requests: &[Request]) -> Vec<Position> {
         let mut positions: Vec<Position> = requests
             .iter()
             .map(|r| r.half.position)
@@ -525,67 +429,7 @@ impl Writer {
             .collect();
         positions.sort_unstable();
         positions.dedup();
-        if positions.is_empty() {
-            return Ok(HashMap::new());
-        }
-        let mut pause = Pause::new();
-        loop {
-            match self.store.rows(&positions).await {
-                Ok(rows) => {
-                    return Ok(rows
-                        .into_iter()
-                        .map(|row| (row.half.position, row))
-                        .collect());
-                }
-                Err(StoreError::Unavailable(why)) => self.wait_for_store(&why, &mut pause).await,
-                Err(error) => {
-                    self.parts.status.fail(&error.to_string());
-                    return Err(Failed);
-                }
-            }
-        }
-    }
-
-    /// Commits the plan's batch, finding out what became of it when the answer is lost. The inner error is a refusal.
-    async fn commit(&mut self, plan: &Plan) -> Result<Result<(), String>, Failed> {
-        let mut pause = Pause::new();
-        let mut unknown = false;
-        loop {
-            let result = if unknown {
-                match self.store.find_out(plan.batch.id).await {
-                    Ok(Fate::Done) => Ok(()),
-                    Ok(Fate::Redo) => {
-                        unknown = false;
-                        continue;
-                    }
-                    Err(error) => Err(error),
-                }
-            } else {
-                self.store.commit(&plan.batch).await
-            };
-            match result {
-                Ok(()) => {
-                    self.parts.status.set(Health::Running);
-                    return Ok(Ok(()));
-                }
-                Err(CommitError::Refused(why)) => return Ok(Err(why)),
-                Err(CommitError::Unknown(why)) => {
-                    unknown = true;
-                    self.wait_for_store(&why, &mut pause).await;
-                }
-                Err(CommitError::Unavailable(why)) => self.wait_for_store(&why, &mut pause).await,
-                Err(error @ (CommitError::TakenOver | CommitError::Older(_))) => {
-                    self.parts.status.fail(&error.to_string());
-                    return Err(Failed);
-                }
-            }
-        }
-    }
-
-    async fn wait_for_store(&mut self, why: &str, pause: &mut Pause) {
-        tracing::warn!(why, "the database does not take writes; trying again");
-        self.parts.status.set(Health::Waiting(why.into()));
-        tokio::time::sleep(pause.next()).await;
+        positions
     }
 
     /// Takes note that the plan's batch is in SQL.
@@ -718,21 +562,6 @@ fn about_publishing(half: Half, number: u64, reason: Option<String>) -> Pending 
         request,
         copy: None,
         reply: Reply::Nobody,
-    }
-}
-
-/// Pauses between tries: 10 ms doubling to [`RETRY_LONGEST`].
-struct Pause(Duration);
-
-impl Pause {
-    const fn new() -> Self {
-        Self(Duration::from_millis(10))
-    }
-
-    fn next(&mut self) -> Duration {
-        let now = self.0;
-        self.0 = (now * 2).min(RETRY_LONGEST);
-        now
     }
 }
 

@@ -15,10 +15,10 @@ use mq_core::wire::command::Command as Frame;
 use mq_core::wire::reserved;
 use tokio::sync::mpsc::error::TrySendError;
 
+use super::super::command::{Command, Pending, Reply};
 use super::super::ledger::{self, Request, What};
 use super::super::locate::{Located, Missing, NO_LONGER, Named};
 use super::super::publish::Final;
-use super::super::writer::{Command, Pending, Reply};
 use super::super::{Coordinator, Running, short};
 use crate::client::endpoint::Verdict;
 use crate::store::Half;
