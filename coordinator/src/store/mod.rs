@@ -247,6 +247,16 @@ pub enum StoreError {
     Damaged(String),
 }
 
+impl StoreError {
+    /// The same; if it is about something stored, it says first that this is in `place`.
+    fn of(self, place: impl fmt::Display) -> Self {
+        match self {
+            Self::Damaged(why) => Self::Damaged(format!("{place}: {why}")),
+            Self::Foreign(_) | Self::Unavailable(_) => self,
+        }
+    }
+}
+
 /// What became of a batch whose commit had an unknown outcome.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fate {

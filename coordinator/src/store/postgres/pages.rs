@@ -137,7 +137,11 @@ impl<'place> Moment<'place> {
     ) -> Result<HashMap<i32, T>, StoreError> {
         let ids: Vec<i32> = ids.into_iter().collect();
         let found = self.fetch(sqlx::query(select).bind(ids)).await?;
-        let pair = |row: &PgRow| Ok((get(row, 0)?, read(row)?));
+        let pair = |row: &PgRow| {
+            let id: i32 = get(row, 0)?;
+            let known = read(row).map_err(|error| error.of(format_args!("the name {id}")));
+            Ok((id, known?))
+        };
         found.iter().map(pair).collect()
     }
 
@@ -189,7 +193,8 @@ impl<'place> Moment<'place> {
         }
         let places = self.fetch(sqlx::query(PLACES).bind(after).bind(last));
         for row in places.await? {
-            row_of(&mut rows, "moved", &row)?.moved_to = Some(Position(number(&row, 1)?));
+            let place = number(&row, 1).map_err(|error| error.of("moved"));
+            row_of(&mut rows, "moved", &row)?.moved_to = Some(Position(place?));
         }
         self.end().await?;
         Ok(rows)
@@ -202,7 +207,8 @@ fn row_of<'rows>(
     table: &'static str,
     found: &PgRow,
 ) -> Result<&'rows mut Row, StoreError> {
-    let position = Position(number(found, 0)?);
+    let position = number(found, 0).map_err(|error| error.of(table));
+    let position = Position(position?);
     let at = rows.binary_search_by_key(&position, |row| row.half.position);
     let row = at.ok().and_then(|at| rows.get_mut(at));
     row.ok_or_else(|| shape::no_transaction(table, position))
@@ -235,7 +241,15 @@ fn union<T: Eq + Hash>(mut one: HashSet<T>, other: HashSet<T>) -> HashSet<T> {
 
 fn event(row: &PgRow, sources: &HashMap<i32, Arc<str>>) -> Result<Event, StoreError> {
     let event = number(row, 0)?;
-    let unknown = |what: &str| damaged(format!("event {event} has no {what} we know"));
+    read_event(row, event, sources).map_err(|error| error.of(format_args!("event {event}")))
+}
+
+fn read_event(
+    row: &PgRow,
+    event: u64,
+    sources: &HashMap<i32, Arc<str>>,
+) -> Result<Event, StoreError> {
+    let unknown = |what: &str| damaged(format!("no {what} we know"));
     let step = |number: i16| Step::from_number(i64::from(number)).ok_or_else(|| unknown("step"));
     let (from, actor): (Option<i16>, i16) = (get(row, 2)?, get(row, 4)?);
     let source = sources.get(&get::<i32>(row, 8)?);
@@ -254,8 +268,13 @@ fn event(row: &PgRow, sources: &HashMap<i32, Arc<str>>) -> Result<Event, StoreEr
 }
 
 fn transaction(row: &PgRow, names: &Names) -> Result<Row, StoreError> {
-    let transaction = TransactionId(id(row, 1)?);
-    let wrong = |what: &str| damaged(format!("transaction {transaction} has {what}"));
+    let id = TransactionId(id(row, 1)?);
+    let read = read_transaction(row, id, names);
+    read.map_err(|error| error.of(format_args!("transaction {id}")))
+}
+
+fn read_transaction(row: &PgRow, id: TransactionId, names: &Names) -> Result<Row, StoreError> {
+    let wrong = |what: &str| damaged(what.into());
     if get::<i16>(row, 2)? != 0 {
         return Err(wrong("a number that no message of it has"));
     }
@@ -278,7 +297,7 @@ fn transaction(row: &PgRow, names: &Names) -> Result<Row, StoreError> {
     };
     let (group, topic): (i32, i32) = (get(row, 13)?, get(row, 14)?);
     let half = Half {
-        id: transaction,
+        id,
         position: Position(number(row, 0)?),
         queue_offset: QueueOffset(number(row, 3)?),
         group: names

@@ -6,7 +6,7 @@ use mq_core::clock::ServerTime;
 use mq_core::log::{LogId, Position, QueueOffset};
 use sqlx::postgres::PgRow;
 use sqlx::types::Uuid;
-use sqlx::{Decode, Postgres, Row as _, Type};
+use sqlx::{Column as _, Decode, Postgres, Row as _, Type};
 
 use super::text;
 use crate::audit::seal::{Hash, Seal};
@@ -44,6 +44,10 @@ pub(super) use select_events;
 
 /// One row of `owner`.
 pub(super) fn owner(row: &PgRow) -> Result<Owner, StoreError> {
+    read_owner(row).map_err(|error| error.of("the owner row"))
+}
+
+fn read_owner(row: &PgRow) -> Result<Owner, StoreError> {
     Ok(Owner {
         log: LogId(id(row, 0)?),
         epoch: number(row, 1)?,
@@ -61,7 +65,11 @@ pub(super) fn owner(row: &PgRow) -> Result<Owner, StoreError> {
 
 /// One row of `select_rows!`.
 pub(super) fn transaction(row: &PgRow) -> Result<Row, StoreError> {
-    let transaction = TransactionId(id(row, 1)?);
+    let id = TransactionId(id(row, 1)?);
+    read_transaction(row, id).map_err(|error| error.of(format_args!("transaction {id}")))
+}
+
+fn read_transaction(row: &PgRow, id: TransactionId) -> Result<Row, StoreError> {
     let decided = match (maybe_number(row, 10)?, maybe_number(row, 11)?) {
         (Some(at), Some(number)) => Some(Decided {
             at: ServerTime(at),
@@ -69,14 +77,12 @@ pub(super) fn transaction(row: &PgRow) -> Result<Row, StoreError> {
         }),
         (None, None) => None,
         (Some(_), None) | (None, Some(_)) => {
-            return Err(damaged(format!(
-                "transaction {transaction} has half a decision"
-            )));
+            return Err(damaged("half a decision".into()));
         }
     };
     let state = State::from_number(i64::from(get::<i16>(row, 9)?));
     let half = Half {
-        id: transaction,
+        id,
         position: Position(number(row, 0)?),
         queue_offset: QueueOffset(number(row, 2)?),
         group: name(row, 3, "producer group")?,
@@ -89,8 +95,7 @@ pub(super) fn transaction(row: &PgRow) -> Result<Row, StoreError> {
     let reason: Option<&str> = get(row, 16)?;
     Ok(Row {
         half,
-        state: state
-            .ok_or_else(|| damaged(format!("transaction {transaction} has no state we know")))?,
+        state: state.ok_or_else(|| damaged("no state we know".into()))?,
         decided,
         check_at: maybe_number(row, 12)?.map(ServerTime),
         checks: small(row, 13)?,
@@ -104,7 +109,11 @@ pub(super) fn transaction(row: &PgRow) -> Result<Row, StoreError> {
 /// One row of `select_events!`.
 pub(super) fn event(row: &PgRow) -> Result<Event, StoreError> {
     let event = number(row, 0)?;
-    let unknown = |what: &str| damaged(format!("event {event} has no {what} we know"));
+    read_event(row, event).map_err(|error| error.of(format_args!("event {event}")))
+}
+
+fn read_event(row: &PgRow, event: u64) -> Result<Event, StoreError> {
+    let unknown = |what: &str| damaged(format!("no {what} we know"));
     let step = |number: i16| Step::from_number(i64::from(number)).ok_or_else(|| unknown("step"));
     let from: Option<i16> = get(row, 2)?;
     let source: Option<&str> = get(row, 7)?;
@@ -125,8 +134,13 @@ pub(super) fn event(row: &PgRow) -> Result<Event, StoreError> {
 
 /// One row of `seal`: seq, first_event, count, published, wall_ms, hash, leaves.
 pub(super) fn seal(row: &PgRow) -> Result<Seal, StoreError> {
+    let seq = number(row, 0)?;
+    read_seal(row, seq).map_err(|error| error.of(format_args!("seal {seq}")))
+}
+
+fn read_seal(row: &PgRow, seq: u64) -> Result<Seal, StoreError> {
     Ok(Seal {
-        seq: number(row, 0)?,
+        seq,
         first_event: number(row, 1)?,
         count: small(row, 2)?,
         published: number(row, 3)?,
@@ -146,17 +160,17 @@ pub(super) fn get<'r, T: Decode<'r, Postgres> + Type<Postgres>>(
 
 /// A number that was unsigned when it was stored.
 pub(super) fn number(row: &PgRow, at: usize) -> Result<u64, StoreError> {
-    shape::unsigned(get(row, at)?)
+    shape::unsigned(get(row, at)?).map_err(|error| error.of(column(row, at)))
 }
 
 pub(super) fn maybe_number(row: &PgRow, at: usize) -> Result<Option<u64>, StoreError> {
-    get::<Option<i64>>(row, at)?
-        .map(shape::unsigned)
-        .transpose()
+    let number = get::<Option<i64>>(row, at)?;
+    let number = number.map(shape::unsigned).transpose();
+    number.map_err(|error| error.of(column(row, at)))
 }
 
 pub(super) fn small(row: &PgRow, at: usize) -> Result<u32, StoreError> {
-    shape::small(number(row, at)?)
+    shape::small(number(row, at)?).map_err(|error| error.of(column(row, at)))
 }
 
 /// 16 bytes.
@@ -171,10 +185,10 @@ fn maybe_id(row: &PgRow, at: usize) -> Result<Option<u128>, StoreError> {
 
 fn hash(row: &PgRow, at: usize) -> Result<Hash, StoreError> {
     let bytes: &[u8] = get(row, at)?;
-    bytes
-        .try_into()
-        .map(Hash)
-        .map_err(|_| damaged(format!("{} bytes stand where 32 must be", bytes.len())))
+    bytes.try_into().map(Hash).map_err(|_| {
+        let (column, found) = (column(row, at), bytes.len());
+        damaged(format!("{column}: {found} bytes stand where 32 must be"))
+    })
 }
 
 /// A topic or producer group.
@@ -191,6 +205,11 @@ pub(super) fn name<'r, T: TryFrom<&'r str>>(
             "a {what} is missing or breaks the rules of names: {text:?}"
         ))
     })
+}
+
+/// The name of a column that was read.
+fn column(row: &PgRow, at: usize) -> &str {
+    row.column(at).name()
 }
 
 pub(super) fn damaged(why: String) -> StoreError {

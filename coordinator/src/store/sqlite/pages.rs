@@ -161,7 +161,8 @@ impl<'statement, T> Beside<'statement, T> {
     fn advance(&mut self) -> Result<(), StoreError> {
         let next = self.found.next().map_err(failed)?;
         let pair = |row: &SqlRow<'_>| Ok((Position(number(row, 0)?), (self.read)(row)?));
-        self.next = next.map(pair).transpose()?;
+        let next = next.map(pair).transpose();
+        self.next = next.map_err(|error: StoreError| error.of(self.table))?;
         Ok(())
     }
 
@@ -246,7 +247,15 @@ impl Names<'_> {
 
 fn event(row: &SqlRow<'_>, sources: &mut Known<'_, Arc<str>>) -> Result<Event, StoreError> {
     let event = number(row, 0)?;
-    let unknown = |what: &str| damaged(format!("event {event} has no {what} we know"));
+    read_event(row, event, sources).map_err(|error| error.of(format_args!("event {event}")))
+}
+
+fn read_event(
+    row: &SqlRow<'_>,
+    event: u64,
+    sources: &mut Known<'_, Arc<str>>,
+) -> Result<Event, StoreError> {
+    let unknown = |what: &str| damaged(format!("no {what} we know"));
     let step = |number| Step::from_number(number).ok_or_else(|| unknown("step"));
     Ok(Event {
         number: event,
@@ -266,7 +275,16 @@ fn event(row: &SqlRow<'_>, sources: &mut Known<'_, Arc<str>>) -> Result<Event, S
 
 fn transaction(row: &SqlRow<'_>, names: &mut Names<'_>) -> Result<Row, StoreError> {
     let id = TransactionId::from_bytes(bytes(row, 1)?);
-    let wrong = |what: &str| damaged(format!("transaction {id} has {what}"));
+    let read = read_transaction(row, id, names);
+    read.map_err(|error| error.of(format_args!("transaction {id}")))
+}
+
+fn read_transaction(
+    row: &SqlRow<'_>,
+    id: TransactionId,
+    names: &mut Names<'_>,
+) -> Result<Row, StoreError> {
+    let wrong = |what: &str| damaged(what.into());
     if number(row, 2)? != 0 {
         return Err(wrong("a number that no message of it has"));
     }
@@ -330,42 +348,42 @@ fn maybe_integer(row: &SqlRow<'_>, at: usize) -> Result<Option<i64>, StoreError>
     if found == ValueRef::Null {
         return Ok(None);
     }
-    Err(kind(found, "a number"))
+    Err(kind(row, at, "a number"))
 }
 
 fn integer(row: &SqlRow<'_>, at: usize) -> Result<i64, StoreError> {
-    maybe_integer(row, at)?.ok_or_else(|| kind(ValueRef::Null, "a number"))
+    maybe_integer(row, at)?.ok_or_else(|| kind(row, at, "a number"))
 }
 
 /// A number that was unsigned when it was stored.
 fn maybe_number(row: &SqlRow<'_>, at: usize) -> Result<Option<u64>, StoreError> {
-    maybe_integer(row, at)?.map(shape::unsigned).transpose()
+    let number = maybe_integer(row, at)?.map(shape::unsigned).transpose();
+    number.map_err(|error| error.of(column(row, at)))
 }
 
 fn number(row: &SqlRow<'_>, at: usize) -> Result<u64, StoreError> {
-    shape::unsigned(integer(row, at)?)
+    shape::unsigned(integer(row, at)?).map_err(|error| error.of(column(row, at)))
 }
 
 fn small(row: &SqlRow<'_>, at: usize) -> Result<u32, StoreError> {
-    shape::small(number(row, at)?)
+    shape::small(number(row, at)?).map_err(|error| error.of(column(row, at)))
 }
 
 fn bytes<const N: usize>(row: &SqlRow<'_>, at: usize) -> Result<[u8; N], StoreError> {
-    let found = value(row, at)?;
-    let ValueRef::Blob(bytes) = found else {
-        return Err(kind(found, "bytes"));
+    let ValueRef::Blob(bytes) = value(row, at)? else {
+        return Err(kind(row, at, "bytes"));
     };
-    bytes
-        .try_into()
-        .map_err(|_| damaged(format!("{} bytes stand where {N} must be", bytes.len())))
+    bytes.try_into().map_err(|_| {
+        let (column, found) = (column(row, at), bytes.len());
+        damaged(format!("{column}: {found} bytes stand where {N} must be"))
+    })
 }
 
 fn text<'row>(row: &'row SqlRow<'_>, at: usize) -> Result<&'row str, StoreError> {
-    let found = value(row, at)?;
-    let ValueRef::Text(text) = found else {
-        return Err(kind(found, "a text"));
+    let ValueRef::Text(text) = value(row, at)? else {
+        return Err(kind(row, at, "a text"));
     };
-    std::str::from_utf8(text).map_err(|error| damaged(error.to_string()))
+    std::str::from_utf8(text).map_err(|error| damaged(format!("{}: {error}", column(row, at))))
 }
 
 /// A topic or producer group.
@@ -374,11 +392,20 @@ fn name<T: for<'text> TryFrom<&'text str>>(row: &SqlRow<'_>, what: &str) -> Resu
     T::try_from(text).map_err(|_| damaged(format!("a {what} breaks the rules of names: {text:?}")))
 }
 
-fn kind(found: ValueRef<'_>, wanted: &str) -> StoreError {
-    damaged(format!(
-        "{} stands where {wanted} must be",
-        found.data_type()
-    ))
+/// Something else stands where `wanted` must be.
+fn kind(row: &SqlRow<'_>, at: usize, wanted: &str) -> StoreError {
+    match value(row, at) {
+        Ok(found) => {
+            let (column, found) = (column(row, at), found.data_type());
+            damaged(format!("{column}: {found} stands where {wanted} must be"))
+        }
+        Err(error) => error,
+    }
+}
+
+fn column<'row>(row: &'row SqlRow<'_>, at: usize) -> &'row str {
+    // Only for messages: a column that has no name is not worth an error of its own.
+    row.as_ref().column_name(at).unwrap_or("a column")
 }
 
 fn damaged(why: String) -> StoreError {

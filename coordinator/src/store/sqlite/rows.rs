@@ -5,7 +5,7 @@ use std::sync::Arc;
 use mq_core::clock::ServerTime;
 use mq_core::log::{LogId, Position, QueueOffset};
 use sqlx::sqlite::SqliteRow;
-use sqlx::{Decode, Row as _, Sqlite, SqliteConnection, Type};
+use sqlx::{Column as _, Decode, Row as _, Sqlite, SqliteConnection, Type};
 
 use super::read_error;
 use crate::audit::seal::{Hash, Seal};
@@ -50,20 +50,24 @@ pub(super) async fn owner(connection: &mut SqliteConnection) -> Result<Option<Ow
         .fetch_optional(connection)
         .await
         .map_err(|error| read_error(&error))?;
-    let Some(row) = row else { return Ok(None) };
-    Ok(Some(Owner {
-        log: LogId(u128::from_be_bytes(bytes(&row, 0)?)),
-        epoch: number(&row, 1)?,
+    let owner = row.as_ref().map(read_owner).transpose();
+    owner.map_err(|error| error.of("the owner row"))
+}
+
+fn read_owner(row: &SqliteRow) -> Result<Owner, StoreError> {
+    Ok(Owner {
+        log: LogId(u128::from_be_bytes(bytes(row, 0)?)),
+        epoch: number(row, 1)?,
         link: 0,
-        seq: number(&row, 2)?,
-        batch: u128::from_be_bytes(bytes(&row, 3)?),
-        watermark: Position(number(&row, 4)?),
-        published: number(&row, 5)?,
-        last_decision: number(&row, 6)?,
-        next_event: number(&row, 7)?,
-        head: Hash(bytes(&row, 8)?),
-        fingerprint: number(&row, 9)?,
-    }))
+        seq: number(row, 2)?,
+        batch: u128::from_be_bytes(bytes(row, 3)?),
+        watermark: Position(number(row, 4)?),
+        published: number(row, 5)?,
+        last_decision: number(row, 6)?,
+        next_event: number(row, 7)?,
+        head: Hash(bytes(row, 8)?),
+        fingerprint: number(row, 9)?,
+    })
 }
 
 /// A transaction's id that stands alone.
@@ -93,6 +97,10 @@ pub(super) async fn at(
 /// One row of `select_rows!`.
 pub(super) fn transaction(row: &SqliteRow) -> Result<Row, StoreError> {
     let id = TransactionId::from_bytes(bytes(row, 1)?);
+    read_transaction(row, id).map_err(|error| error.of(format_args!("transaction {id}")))
+}
+
+fn read_transaction(row: &SqliteRow, id: TransactionId) -> Result<Row, StoreError> {
     let decided = match (maybe_number(row, 10)?, maybe_number(row, 11)?) {
         (Some(at), Some(number)) => Some(Decided {
             at: ServerTime(at),
@@ -100,7 +108,7 @@ pub(super) fn transaction(row: &SqliteRow) -> Result<Row, StoreError> {
         }),
         (None, None) => None,
         (Some(_), None) | (None, Some(_)) => {
-            return Err(damaged(format!("transaction {id} has half a decision")));
+            return Err(damaged("half a decision".into()));
         }
     };
     let state = State::from_number(get(row, 9)?);
@@ -117,7 +125,7 @@ pub(super) fn transaction(row: &SqliteRow) -> Result<Row, StoreError> {
     };
     Ok(Row {
         half,
-        state: state.ok_or_else(|| damaged(format!("transaction {id} has no state we know")))?,
+        state: state.ok_or_else(|| damaged("no state we know".into()))?,
         decided,
         check_at: maybe_number(row, 12)?.map(ServerTime),
         checks: small(row, 13)?,
@@ -131,7 +139,11 @@ pub(super) fn transaction(row: &SqliteRow) -> Result<Row, StoreError> {
 /// One row of `select_events!`.
 pub(super) fn event(row: &SqliteRow) -> Result<Event, StoreError> {
     let event = number(row, 0)?;
-    let unknown = |what: &str| damaged(format!("event {event} has no {what} we know"));
+    read_event(row, event).map_err(|error| error.of(format_args!("event {event}")))
+}
+
+fn read_event(row: &SqliteRow, event: u64) -> Result<Event, StoreError> {
+    let unknown = |what: &str| damaged(format!("no {what} we know"));
     let from: Option<i64> = get(row, 2)?;
     let source: Option<&str> = get(row, 7)?;
     Ok(Event {
@@ -152,8 +164,13 @@ pub(super) fn event(row: &SqliteRow) -> Result<Event, StoreError> {
 
 /// One row of `seal`: seq, first_event, count, published, wall_ms, hash, leaves.
 pub(super) fn seal(row: &SqliteRow) -> Result<Seal, StoreError> {
+    let seq = number(row, 0)?;
+    read_seal(row, seq).map_err(|error| error.of(format_args!("seal {seq}")))
+}
+
+fn read_seal(row: &SqliteRow, seq: u64) -> Result<Seal, StoreError> {
     Ok(Seal {
-        seq: number(row, 0)?,
+        seq,
         first_event: number(row, 1)?,
         count: small(row, 2)?,
         published: number(row, 3)?,
@@ -173,24 +190,25 @@ pub(super) fn get<'r, T: Decode<'r, Sqlite> + Type<Sqlite>>(
 
 /// A number that was unsigned when it was stored.
 pub(super) fn number(row: &SqliteRow, at: usize) -> Result<u64, StoreError> {
-    shape::unsigned(get(row, at)?)
+    shape::unsigned(get(row, at)?).map_err(|error| error.of(column(row, at)))
 }
 
 fn maybe_number(row: &SqliteRow, at: usize) -> Result<Option<u64>, StoreError> {
-    get::<Option<i64>>(row, at)?
-        .map(shape::unsigned)
-        .transpose()
+    let number = get::<Option<i64>>(row, at)?;
+    let number = number.map(shape::unsigned).transpose();
+    number.map_err(|error| error.of(column(row, at)))
 }
 
 fn small(row: &SqliteRow, at: usize) -> Result<u32, StoreError> {
-    shape::small(number(row, at)?)
+    shape::small(number(row, at)?).map_err(|error| error.of(column(row, at)))
 }
 
 fn bytes<const N: usize>(row: &SqliteRow, at: usize) -> Result<[u8; N], StoreError> {
     let bytes: &[u8] = get(row, at)?;
-    bytes
-        .try_into()
-        .map_err(|_| damaged(format!("{} bytes stand where {N} must be", bytes.len())))
+    bytes.try_into().map_err(|_| {
+        let (column, found) = (column(row, at), bytes.len());
+        damaged(format!("{column}: {found} bytes stand where {N} must be"))
+    })
 }
 
 fn maybe_bytes(row: &SqliteRow, at: usize) -> Result<Option<u128>, StoreError> {
@@ -215,6 +233,11 @@ pub(super) fn name<'r, T: TryFrom<&'r str>>(
             "a {what} is missing or breaks the rules of names: {text:?}"
         ))
     })
+}
+
+/// The name of a column that was read.
+fn column(row: &SqliteRow, at: usize) -> &str {
+    row.column(at).name()
 }
 
 fn damaged(why: String) -> StoreError {

@@ -289,8 +289,11 @@ impl Edited {
         // The text of the source, which events share.
         let edit = "UPDATE name SET text = 'somebody else' WHERE text = 'test'";
         self.touch(&["event 1 "], edit).await;
-        self.touch(&["has no source"], "DELETE FROM name WHERE text = 'test'")
-            .await;
+        self.touch(
+            &["event", "no source we know"],
+            "DELETE FROM name WHERE text = 'test'",
+        )
+        .await;
     }
 
     async fn seals(&mut self) {
@@ -452,6 +455,50 @@ impl Edited {
         self.touch(&["where no transaction is"], edit).await;
     }
 
+    /// What no program of ours writes is named with its row and its column.
+    async fn impossible(&mut self) {
+        let (transaction, id) = (TransactionId(1), self.intruder.id(1));
+        let places = [
+            (
+                "tx",
+                format!("id = {id}"),
+                format!("transaction {transaction}"),
+                "half_pos half_off body_len prepared_at decided_at decision_no checks repeats contradictions",
+            ),
+            (
+                "audit",
+                "event = 3".into(),
+                "event 3".into(),
+                "at fingerprint",
+            ),
+            (
+                "seal",
+                "seq = 2".into(),
+                "seal 2".into(),
+                "first_event count published wall_ms",
+            ),
+            (
+                "owner",
+                "one = 1".into(),
+                "the owner row".into(),
+                "epoch seq watermark published last_decision next_event fingerprint",
+            ),
+        ];
+        for (table, row, whose, columns) in places {
+            for column in columns.split(' ') {
+                let edit = format!("UPDATE {table} SET {column} = -5 WHERE {row}");
+                let named = format!("{whose}: {column}: -5 stands where");
+                self.touch(&[&named], &edit).await;
+            }
+        }
+        for column in ["from_step", "to_step", "actor", "source"] {
+            let edit = format!("UPDATE audit SET {column} = 999 WHERE event = 3");
+            let what = column.trim_start_matches("from_").trim_start_matches("to_");
+            self.touch(&[&format!("event 3: no {what} we know")], &edit)
+                .await;
+        }
+    }
+
     /// Every column that the database knows of, so that none is forgotten.
     async fn every_column(&mut self) {
         for table in TABLES {
@@ -487,6 +534,7 @@ impl Edited {
         self.seals().await;
         self.owner().await;
         self.transactions().await;
+        self.impossible().await;
         self.every_column().await;
         assert!(self.wrong.is_empty(), "{:#?}", self.wrong);
         assert!(self.tried > 80, "only {} edits", self.tried);
