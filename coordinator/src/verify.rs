@@ -17,8 +17,8 @@ use mq_core::random::Random;
 
 use crate::audit::Event;
 use crate::audit::books::{Books, Mismatch, Suspects};
-use crate::audit::chain::{self, Break, Chain};
-use crate::audit::seal::{Hash, Seal};
+use crate::audit::chain::{Break, Chain};
+use crate::audit::seal::Hash;
 use crate::store::{Filter, Forgotten, Owner, Pages, StoreError, TxReader};
 use crate::transaction::TransactionId;
 
@@ -306,15 +306,16 @@ async fn chain(
         next_seal = last.seq.saturating_add(1);
         for seal in seals.iter().filter(|seal| seal.seq <= owner.seq) {
             covered.clear();
-            while let Some(event) = events.before(end(seal)).await? {
+            let claim = chain.claim(seal);
+            while let Some(event) = events.before(claim.behind()).await? {
                 told.tell(&event);
                 report.events += 1;
-                if chain::covers(seal, &event) {
+                if claim.covers(seal, &event) {
                     covered.push(event);
                 }
             }
             let mut breaks = Vec::new();
-            chain.add(seal, &covered, &mut breaks);
+            chain.add((seal, claim), &covered, &mut breaks);
             report.seals += 1;
             for found in breaks {
                 report.find(found);
@@ -371,11 +372,6 @@ impl Events {
         }
         Ok(None)
     }
-}
-
-/// The number behind the last event that a seal claims.
-fn end(seal: &Seal) -> u64 {
-    seal.first_event.saturating_add(u64::from(seal.count))
 }
 
 fn about_events(found: &Finding) -> bool {

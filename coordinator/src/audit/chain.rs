@@ -5,7 +5,7 @@ use super::{Event, Numbering};
 use crate::store::{Forgotten, Owner, SKIPPED};
 use crate::transaction::TransactionId;
 
-/// Most seals that are named as missing at one place.
+/// Most seals, or events, that are named as missing at one place.
 const MOST_MISSING: usize = 1_000;
 
 /// Something in history, seals or owner row that is not as it was written.
@@ -123,28 +123,56 @@ impl Chain {
         self.next_event
     }
 
-    /// Looks at the next seal with the `events` whose numbers it claims, in order, and adds what is wrong to `breaks`.
-    pub fn add(&mut self, seal: &Seal, events: &[Event], breaks: &mut Vec<Break>) {
+    /// Which events belong to the next seal: what it says itself is believed unless the chain shows that it was edited.
+    #[must_use]
+    pub fn claim(&self, seal: &Seal) -> Claim {
+        let follows = seal.seq == self.seq + 1;
+        let is_whole = !follows || self.stands_on_head(seal, &seal.leaves);
+        let (leaves, count) = (seal.leaves.len() / LEAF_BYTES, u64::from(seal.count));
+        // Of an edited one, whichever is not off by much.
+        let believed = is_whole || count.abs_diff(leaves as u64) <= 1;
+        Claim {
+            is_whole,
+            first: if is_whole {
+                seal.first_event
+            } else {
+                self.next_event
+            },
+            count: if believed { count } else { leaves as u64 },
+        }
+    }
+
+    /// Whether the hash of `seal` is what follows from the one before and from `leaves`, as far as that can be known.
+    fn stands_on_head(&self, seal: &Seal, leaves: &[u8]) -> bool {
+        self.head
+            .is_none_or(|head| seal::hash(head, seal, leaves) == seal.hash)
+    }
+
+    /// Looks at the next seal, which makes this `claim`, with the events whose leaves it has, in order. Adds what is wrong to
+    /// `breaks`.
+    pub fn add(
+        &mut self,
+        (seal, claim): (&Seal, Claim),
+        events: &[Event],
+        breaks: &mut Vec<Break>,
+    ) {
         if seal.seq != self.seq + 1 && !self.repairs(seal) {
             let missing = self.seq.saturating_add(1)..seal.seq;
             breaks.extend(missing.take(MOST_MISSING).map(Break::SealMissing));
             self.head = None;
         }
-        let leaves = self.leaves(seal, events, breaks);
-        let fits = |leaves: &[u8]| {
-            self.head
-                .is_none_or(|head| seal::hash(head, seal, leaves) == seal.hash)
-        };
-        let mut changed = seal.first_event < self.next_event || seal.published < self.published;
-        if leaves
-            .is_some_and(|leaves| leaves != seal.leaves && self.head.is_some() && fits(&leaves))
-        {
-            // The hash vouches for the events as they are: somebody edited the leaves.
-            changed = true;
-            breaks.retain(|b| !about(b, seal));
+        let missing = self.next_event..claim.first;
+        breaks.extend(missing.take(MOST_MISSING).map(Break::EventMissing));
+        let leaves = self.leaves((seal, claim), events, breaks);
+        // The hash vouches for the events as they are: somebody edited the leaves.
+        let other_leaves = leaves.is_some_and(|leaves| {
+            leaves != seal.leaves && self.head.is_some() && self.stands_on_head(seal, &leaves)
+        });
+        if other_leaves {
+            breaks.retain(|b| !about(b, claim));
         }
-        changed |= !fits(&seal.leaves);
-        if changed {
+        let goes_back = claim.first < self.next_event || seal.published < self.published;
+        if !claim.is_whole || other_leaves || goes_back {
             breaks.push(Break::SealChanged(seal.seq));
         }
         for event in events {
@@ -153,9 +181,7 @@ impl Chain {
         }
         self.head = Some(seal.hash);
         self.seq = seal.seq;
-        self.next_event = self
-            .next_event
-            .max(seal.first_event.saturating_add(u64::from(seal.count)));
+        self.next_event = self.next_event.max(claim.behind());
         self.published = seal.published;
     }
 
@@ -167,12 +193,16 @@ impl Chain {
     }
 
     /// The leaves of the events that are there; `None` if one is missing. Adds those that do not fit to `breaks`.
-    fn leaves(&self, seal: &Seal, events: &[Event], breaks: &mut Vec<Break>) -> Option<Vec<u8>> {
-        breaks.extend((self.next_event..seal.first_event).map(Break::EventMissing));
+    fn leaves(
+        &self,
+        (seal, claim): (&Seal, Claim),
+        events: &[Event],
+        breaks: &mut Vec<Break>,
+    ) -> Option<Vec<u8>> {
         let mut leaves = Vec::with_capacity(seal.leaves.len());
         let mut events = events.iter().peekable();
         let mut whole = true;
-        for (number, sealed) in (seal.first_event..).zip(seal.leaves.chunks(LEAF_BYTES)) {
+        for (number, sealed) in (claim.first..=u64::MAX).zip(seal.leaves.chunks(LEAF_BYTES)) {
             let Some(event) = events.next_if(|event| event.number == number) else {
                 if self.numbering.may_miss(number) {
                     leaves.extend_from_slice(sealed);
@@ -238,16 +268,35 @@ impl Chain {
     }
 }
 
-/// Whether `event` is one of those whose leaves `seal` has: the others that it may claim need not be looked at.
-#[must_use]
-pub fn covers(seal: &Seal, event: &Event) -> bool {
-    let leaves = seal.leaves.len().div_ceil(LEAF_BYTES) as u64;
-    let place = event.number.checked_sub(seal.first_event);
-    place.is_some_and(|place| place < leaves)
+/// Which events belong to a seal, as far as that is to be believed.
+#[derive(Debug, Clone, Copy)]
+pub struct Claim {
+    /// Nothing in the seal is known to be edited.
+    is_whole: bool,
+    /// The number of the first.
+    first: u64,
+    /// How many.
+    count: u64,
 }
 
-fn about(found: &Break, seal: &Seal) -> bool {
-    let events = seal.first_event..seal.first_event.saturating_add(u64::from(seal.count));
+impl Claim {
+    /// The number behind the last.
+    #[must_use]
+    pub const fn behind(self) -> u64 {
+        self.first.saturating_add(self.count)
+    }
+
+    /// Whether `event` is one of those whose leaves `seal` has: the others that it may claim need not be looked at.
+    #[must_use]
+    pub fn covers(self, seal: &Seal, event: &Event) -> bool {
+        let leaves = seal.leaves.len().div_ceil(LEAF_BYTES) as u64;
+        let place = event.number.checked_sub(self.first);
+        place.is_some_and(|place| place < leaves)
+    }
+}
+
+fn about(found: &Break, claim: Claim) -> bool {
+    let events = claim.first..claim.behind();
     matches!(found, Break::EventChanged { event, .. } if events.contains(event))
 }
 
@@ -302,14 +351,14 @@ mod tests {
     fn breaks(seals: &[Seal], events: &[Event], owner: &Owner) -> Vec<String> {
         let (mut chain, mut breaks) = (Chain::new(Forgotten::default()), Vec::new());
         for seal in seals {
-            let end = seal.first_event + u64::from(seal.count);
-            let range = seal.first_event..end;
+            let claim = chain.claim(seal);
+            let range = claim.first..claim.behind();
             let covered: Vec<Event> = events
                 .iter()
                 .filter(|e| range.contains(&e.number))
                 .cloned()
                 .collect();
-            chain.add(seal, &covered, &mut breaks);
+            chain.add((seal, claim), &covered, &mut breaks);
         }
         let next = chain.next_event();
         let unsealed: Vec<Event> = events
@@ -331,7 +380,7 @@ mod tests {
     fn whatever_was_touched_is_named() {
         let (seals, events, owner) = history();
         type Touch = fn(&mut Vec<Seal>, &mut Vec<Event>, &mut Owner);
-        let touches: [(&str, Touch); 16] = [
+        let touches: [(&str, Touch); 19] = [
             ("event 3 of", |_, e, _| e[2].to = Step::RolledBack),
             ("event 3 of", |_, e, _| e[2].evidence.push('x')),
             ("event 3 of", |_, e, _| e[2].source = "there".into()),
@@ -346,6 +395,9 @@ mod tests {
             ("seal 2 was changed", |s, _, _| s[1].wall_ms += 1),
             ("seal 2 was changed", |s, _, _| s[1].leaves[3] ^= 1),
             ("seal 2 was changed", |s, _, _| s[1].hash.0[0] ^= 1),
+            ("seal 2 was changed", |s, _, _| s[1].first_event = 1 << 62),
+            ("seal 2 was changed", |s, _, _| s[1].first_event = 0),
+            ("seal 2 was changed", |s, _, _| s[1].count = u32::MAX),
             ("seal 2 is missing", |s, _, _| drop(s.remove(1))),
             ("its published is 5", |_, _, o| o.published = 5),
             ("its head is", |_, _, o| o.head.0[31] ^= 1),
@@ -361,6 +413,16 @@ mod tests {
                 "{named}: {found:?}"
             );
         }
+    }
+
+    #[test]
+    fn a_seal_that_claims_what_cannot_be_is_alone_to_blame() {
+        let (mut seals, events, owner) = history();
+        (seals[1].first_event, seals[1].count) = (u64::MAX, u32::MAX);
+        assert_eq!(breaks(&seals, &events, &owner), ["seal 2 was changed"]);
+        seals.remove(0);
+        let found = breaks(&seals, &events, &owner);
+        assert!(found.len() < 2 * MOST_MISSING, "{}", found.len());
     }
 
     #[test]

@@ -274,7 +274,12 @@ fn read_event(
 }
 
 fn transaction(row: &SqlRow<'_>, names: &mut Names<'_>) -> Result<Row, StoreError> {
-    let id = TransactionId::from_bytes(bytes(row, 1)?);
+    let position = number(row, 0);
+    let at_position = |error: StoreError| match position {
+        Ok(position) => error.of(format_args!("the transaction at position {position}")),
+        Err(_) => error,
+    };
+    let id = TransactionId::from_bytes(bytes(row, 1).map_err(at_position)?);
     let read = read_transaction(row, id, names);
     read.map_err(|error| error.of(format_args!("transaction {id}")))
 }

@@ -356,9 +356,10 @@ impl TxReader for Reader {
         let row = found.first().ok_or_else(|| {
             StoreError::Damaged("nothing says how far history is forgotten".into())
         })?;
+        let wrong = |error: StoreError| error.of("the table forgotten");
         Ok(Forgotten {
-            event: number(row, 0)?,
-            decisions: number(row, 1)?,
+            event: number(row, 0).map_err(wrong)?,
+            decisions: number(row, 1).map_err(wrong)?,
         })
     }
 

@@ -319,6 +319,8 @@ impl Edited {
             let edit = format!("DELETE FROM seal WHERE seq = {number}");
             self.touch(&[&missing], &edit).await;
         }
+        let edit = "UPDATE seal SET first_event = 4611686018427387904 WHERE seq = 2";
+        self.touch(&["seal 2 was changed"], edit).await;
         for forged in [0, last + 1] {
             let edit = insert("seal", forged as i64, "seq", "WHERE seq = 1");
             self.touch(&[&format!("seal {forged} belongs to no batch")], &edit)
@@ -482,6 +484,12 @@ impl Edited {
                 "one = 1".into(),
                 "the owner row".into(),
                 "epoch seq watermark published last_decision next_event fingerprint",
+            ),
+            (
+                "forgotten",
+                "one = 1".into(),
+                "the table forgotten".into(),
+                "event decisions",
             ),
         ];
         for (table, row, whose, columns) in places {
