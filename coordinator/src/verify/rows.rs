@@ -101,6 +101,7 @@ pub(super) async fn walk(
     let mut walk = Walk {
         rows: Rows::new(&**reader),
         reader: Arc::clone(reader),
+        log: log.map(Arc::clone),
         stated,
         start: log.map_or(watermark, |log| begin(log)),
         watermark,
@@ -135,6 +136,7 @@ fn begin(log: &LogReader) -> Position {
 
 struct Walk {
     reader: Arc<dyn TxReader>,
+    log: Option<Arc<LogReader>>,
     rows: Rows,
     stated: Books,
     /// Where the log begins: what stood before is deleted. Zero for a log of which nothing is.
@@ -312,8 +314,8 @@ impl Walk {
     /// What is wrong with where a row says that its half message stands, after all of the log came by.
     fn is_lost(&self, away: &Away) -> Option<String> {
         let is_there = away.is_there
-            // Nobody needs it, or it was carried there a moment ago.
-            || away.to.is_some_and(|to| to >= self.end || to < self.start && !away.is_needed);
+            // Nobody needs it.
+            || away.to.is_some_and(|to| to < self.start && !away.is_needed);
         match away.to {
             _ if is_there => None,
             Some(to) => Some(format!(
@@ -339,7 +341,16 @@ impl Walk {
                 self.found.push(mismatch.into());
             }
         }
-        for away in std::mem::take(&mut self.away).into_values() {
+        let mut away: Vec<Away> = std::mem::take(&mut self.away).into_values().collect();
+        if let Some(log) = self.log.take() {
+            let end = self.end;
+            let look = tokio::task::spawn_blocking(move || {
+                look_behind(&log, end, &mut away).map(|()| away)
+            });
+            let looked = look.await;
+            away = looked.map_err(|error| StoreError::Unavailable(error.to_string()))??;
+        }
+        for away in away {
             if let Some(what) = self.is_lost(&away) {
                 self.differs(away.half.id, &what);
             }
@@ -349,6 +360,38 @@ impl Walk {
             rows: self.rows.count,
             found: self.found,
         })
+    }
+}
+
+/// Looks for copies that are named behind `end`, as far as the log was read: they were written since, or are not there.
+fn look_behind(log: &LogReader, end: Position, away: &mut [Away]) -> Result<(), ReadError> {
+    let behind = |away: &Away| away.to.is_some_and(|to| to >= end);
+    if !away.iter().any(behind) {
+        return Ok(());
+    }
+    let now = log
+        .again()
+        .map_err(|error| ReadError::Io(error.to_string()))?;
+    for away in away.iter_mut().filter(|away| behind(away)) {
+        if let Some(to) = away.to {
+            away.is_there = has_copy(&now, &away.half, to)?;
+        }
+    }
+    Ok(())
+}
+
+/// Whether a copy of `half` stands at `to`, or did before it was deleted.
+pub(super) fn has_copy(log: &LogReader, half: &Half, to: Position) -> Result<bool, ReadError> {
+    match log.read(to) {
+        Ok(stored) => Ok(match tell(&stored) {
+            Some(Told::Moved { half: copied, .. }) => {
+                (copied.position, copied.id) == (half.position, half.id)
+            }
+            _ => false,
+        }),
+        Err(ReadError::Gone(_)) => Ok(true),
+        Err(error @ ReadError::Io(_)) => Err(error),
+        Err(_) => Ok(false),
     }
 }
 

@@ -7,7 +7,7 @@ use super::files::Files;
 use super::layout::Codec;
 use super::open::{OpenError, Settings};
 use super::recovery::{check_segments, find_segments};
-use super::scan::Scan;
+use super::scan::{self, Scan};
 use super::segments::Segments;
 use super::{LogId, Position, ReadError, Stored};
 
@@ -15,6 +15,7 @@ use super::{LogId, Position, ReadError, Stored};
 /// have learnt from elsewhere how far to go.
 #[derive(Debug)]
 pub struct LogReader {
+    files: Arc<Files>,
     segments: Segments,
     codec: Codec,
 }
@@ -25,7 +26,18 @@ impl LogReader {
     /// # Errors
     /// [`OpenError`] when there is no segment, one is missing, or one belongs to another log.
     pub fn open(disk: Arc<dyn Disk>) -> Result<Self, OpenError> {
-        let files = Arc::new(Files::new(disk));
+        Self::look(Arc::new(Files::new(disk)))
+    }
+
+    /// The same log with the segments that it has now: its owner may have made some since, and deleted others.
+    ///
+    /// # Errors
+    /// As [`LogReader::open`].
+    pub fn again(&self) -> Result<Self, OpenError> {
+        Self::look(Arc::clone(&self.files))
+    }
+
+    fn look(files: Arc<Files>) -> Result<Self, OpenError> {
         let found = find_segments(&files)?;
         let Some((id, _)) = found.first().copied() else {
             return Err(OpenError::Foreign {
@@ -35,7 +47,8 @@ impl LogReader {
         };
         let segments = check_segments(&found, id, None)?;
         Ok(Self {
-            segments: Segments::new(files, id, &Settings::default(), segments),
+            segments: Segments::new(Arc::clone(&files), id, &Settings::default(), segments),
+            files,
             codec: Codec::new(id),
         })
     }
@@ -50,6 +63,14 @@ impl LogReader {
     #[must_use]
     pub fn start(&self) -> Position {
         Position(self.segments.first_batch())
+    }
+
+    /// The whole record at `at`, which may or may not be durable.
+    ///
+    /// # Errors
+    /// [`ReadError`] if there is none.
+    pub fn read(&self, at: Position) -> Result<Stored, ReadError> {
+        scan::read(&self.segments, &self.codec, u64::MAX, at.0)
     }
 
     /// All records from the oldest on, in log order, each checked; up to `durable`, which must be a position up to which the
@@ -131,7 +152,21 @@ mod tests {
             let read: Vec<Stored> = records.map(Result::unwrap).collect();
             assert_eq!(read, expected);
         }
+        for record in &expected {
+            assert_eq!(reading.read(record.position).as_ref(), Ok(record));
+            let inside = Position(record.position.0 + 1);
+            assert!(reading.read(inside).is_err());
+        }
+        assert!(reading.read(Position(u64::MAX)).is_err());
         assert_eq!(names(), before);
+        // What is written into a segment that was not there yet.
+        let mut placed = Vec::new();
+        for _ in 0..10 {
+            placed.extend(append(&log, vec![note(OWNER, &[7; 3000])], Flush::Sync).unwrap());
+        }
+        let last = placed.last().unwrap().position;
+        assert!(reading.read(last).is_err());
+        assert_eq!(reading.again().unwrap().read(last).unwrap().position, last);
     }
 
     #[test]

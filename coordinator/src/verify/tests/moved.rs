@@ -130,6 +130,16 @@ async fn touched(database: Database, data: &Path, mut intruder: Intruder, start:
             "where the log has no copy of it",
         ),
         (
+            format!("UPDATE moved SET position = position + 1000000000 WHERE {place}"),
+            7,
+            "where the log has no copy of it",
+        ),
+        (
+            format!("UPDATE moved SET position = 9223372036854775807 WHERE {place}"),
+            7,
+            "where the log has no copy of it",
+        ),
+        (
             format!("UPDATE moved SET position = {} WHERE {place}", start.0 - 8),
             7,
             "its row says that it stands at",
@@ -183,6 +193,29 @@ async fn where_a_half_message_was_carried_to_is_compared_with_the_copy_on_postgr
     let start = trimmed(&data, &database).await;
     let intruder = Intruder::postgres(&place).await;
     touched(database, &data, intruder, start).await;
+}
+
+/// What a row names behind the end of what was read may have been written since.
+#[tokio::test]
+async fn a_copy_is_looked_for_where_the_row_says() {
+    let folder = tempfile::tempdir().unwrap();
+    let database = Database::Sqlite(folder.path().join("history.db"));
+    let data = folder.path().join("data");
+    trimmed(&data, &database).await;
+    let reader = database.open_reader(Default::default()).await.unwrap();
+    let row = |id| reader.transaction(TransactionId(id));
+    let (open, other) = (
+        row(7).await.unwrap().unwrap(),
+        row(8).await.unwrap().unwrap(),
+    );
+    let (log, to) = (log_of(&data), open.moved_to.unwrap());
+    let has = |half, to| rows::has_copy(&log, half, to).unwrap();
+    assert!(has(&open.half, to));
+    assert!(!has(&other.half, to), "that is a copy of another");
+    for nowhere in [to.0 + 8, to.0 + 1_000_000_000, u64::MAX] {
+        assert!(!has(&open.half, Position(nowhere)), "{nowhere}");
+    }
+    assert!(has(&open.half, Position(1)), "what stood there is deleted");
 }
 
 #[tokio::test]
