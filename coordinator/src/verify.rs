@@ -190,7 +190,7 @@ async fn look(
     };
     below_the_first(&**reader, &mut report).await?;
     report.owner = Some(owner);
-    let log = its_log(subject, &owner, &mut report);
+    let log = its_log(subject, &owner, &mut report)?;
     let events = owner.next_event.saturating_sub(1);
     progress.all.store(events, Ordering::Relaxed);
     let length = log.as_ref().map(|_| owner.watermark.0);
@@ -226,17 +226,23 @@ async fn look(
     Ok(report)
 }
 
-/// The log, if it is the one that the owner row names.
-fn its_log(subject: &Subject<'_>, owner: &Owner, report: &mut Report) -> Option<Arc<LogReader>> {
-    let log = subject.log?;
+/// The log, if it is the one that the owner row names, with all the segments that the row may speak of.
+fn its_log(
+    subject: &Subject<'_>,
+    owner: &Owner,
+    report: &mut Report,
+) -> Result<Option<Arc<LogReader>>, ReadError> {
+    let Some(log) = subject.log else {
+        return Ok(None);
+    };
     if log.id() == owner.log {
-        return Some(Arc::clone(log));
+        return log.again().map(|log| Some(Arc::new(log)));
     }
     report.find(Finding::OtherLog {
         stated: owner.log,
         this: log.id(),
     });
-    None
+    Ok(None)
 }
 
 /// Compares seal `number` with its hash that was kept elsewhere; `None` if it is that seal.

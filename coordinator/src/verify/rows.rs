@@ -369,9 +369,7 @@ fn look_behind(log: &LogReader, end: Position, away: &mut [Away]) -> Result<(), 
     if !away.iter().any(behind) {
         return Ok(());
     }
-    let now = log
-        .again()
-        .map_err(|error| ReadError::Io(error.to_string()))?;
+    let now = log.again()?;
     for away in away.iter_mut().filter(|away| behind(away)) {
         if let Some(to) = away.to {
             away.is_there = has_copy(&now, &away.half, to)?;

@@ -26,19 +26,32 @@ impl LogReader {
     /// # Errors
     /// [`OpenError`] when there is no segment, one is missing, or one belongs to another log.
     pub fn open(disk: Arc<dyn Disk>) -> Result<Self, OpenError> {
-        Self::look(Arc::new(Files::new(disk)))
+        Self::settled(&Arc::new(Files::new(disk)))
     }
 
     /// The same log with the segments that it has now: its owner may have made some since, and deleted others.
     ///
     /// # Errors
-    /// As [`LogReader::open`].
-    pub fn again(&self) -> Result<Self, OpenError> {
-        Self::look(Arc::clone(&self.files))
+    /// [`ReadError::Io`], with what [`LogReader::open`] would say.
+    pub fn again(&self) -> Result<Self, ReadError> {
+        Self::settled(&self.files).map_err(|error| ReadError::Io(error.to_string()))
     }
 
-    fn look(files: Arc<Files>) -> Result<Self, OpenError> {
-        let found = find_segments(&files)?;
+    /// Looks until nobody has made or deleted a file meanwhile, or nothing was missed although somebody has.
+    fn settled(files: &Arc<Files>) -> Result<Self, OpenError> {
+        let mut before = files.disk().list("").ok();
+        loop {
+            let found = Self::look(files);
+            let now = files.disk().list("").ok();
+            if found.is_ok() || now == before {
+                return found;
+            }
+            before = now;
+        }
+    }
+
+    fn look(files: &Arc<Files>) -> Result<Self, OpenError> {
+        let found = find_segments(files)?;
         let Some((id, _)) = found.first().copied() else {
             return Err(OpenError::Foreign {
                 file: "the log's folder".into(),
@@ -47,8 +60,8 @@ impl LogReader {
         };
         let segments = check_segments(&found, id, None)?;
         Ok(Self {
-            segments: Segments::new(Arc::clone(&files), id, &Settings::default(), segments),
-            files,
+            segments: Segments::new(Arc::clone(files), id, &Settings::default(), segments),
+            files: Arc::clone(files),
             codec: Codec::new(id),
         })
     }
@@ -102,12 +115,13 @@ impl Iterator for Reading<'_> {
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
+    use std::path::PathBuf;
+    use std::{fs, io};
 
     use super::*;
     use crate::clock::ManualClock;
     use crate::log::conformance::{OWNER, append, note};
-    use crate::log::disk::{FolderDisk, ReadOnlyFolder};
+    use crate::log::disk::{File, FolderDisk, ReadOnlyFolder};
     use crate::log::file::FileLog;
     use crate::log::{Flush, Log as _};
     use crate::random::SeededRandom;
@@ -167,6 +181,57 @@ mod tests {
         let last = placed.last().unwrap().position;
         assert!(reading.read(last).is_err());
         assert_eq!(reading.again().unwrap().read(last).unwrap().position, last);
+    }
+
+    /// A folder whose oldest file is deleted in the moment in which somebody opens it.
+    #[derive(Debug)]
+    struct Shrinking(ReadOnlyFolder, PathBuf);
+
+    impl Disk for Shrinking {
+        fn open(&self, name: &str) -> io::Result<Arc<dyn File>> {
+            self.0.open(name)
+        }
+
+        fn open_existing(&self, name: &str) -> io::Result<Arc<dyn File>> {
+            if name == OLDEST {
+                fs::remove_file(self.1.join(name))?;
+            }
+            self.0.open_existing(name)
+        }
+
+        fn list(&self, folder: &str) -> io::Result<Vec<String>> {
+            self.0.list(folder)
+        }
+
+        fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+            self.0.rename(from, to)
+        }
+
+        fn remove(&self, name: &str) -> io::Result<()> {
+            self.0.remove(name)
+        }
+
+        fn sync_folder(&self, folder: &str) -> io::Result<()> {
+            self.0.sync_folder(folder)
+        }
+    }
+
+    const OLDEST: &str = "00000000000000000000.log";
+
+    #[test]
+    fn a_log_whose_oldest_segment_is_deleted_meanwhile_is_read_from_the_next() {
+        let folder = tempfile::tempdir().unwrap();
+        let disk = Arc::new(FolderDisk::open(folder.path()).unwrap());
+        let clock = Arc::new(ManualClock::new(0));
+        let log = FileLog::open(disk, settings(), clock, &SeededRandom::new(1)).unwrap();
+        for number in 0..20_u8 {
+            let entries = vec![note(OWNER, &[number; 3000])];
+            append(&log, entries, Flush::Sync).unwrap();
+        }
+        let shrinking = Shrinking(ReadOnlyFolder::new(folder.path()), folder.path().into());
+        let reading = LogReader::open(Arc::new(shrinking)).unwrap();
+        assert!(reading.start() > Position(16 << 10));
+        assert!(reading.scan(log.range().end).all(|record| record.is_ok()));
     }
 
     #[test]

@@ -195,6 +195,33 @@ async fn where_a_half_message_was_carried_to_is_compared_with_the_copy_on_postgr
     touched(database, &data, intruder, start).await;
 }
 
+/// A log may have grown by whole segments since it was opened, before the owner row was read.
+#[tokio::test]
+async fn a_log_that_has_grown_since_it_was_opened_is_read_to_where_the_owner_row_says() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    let database = Database::Sqlite(folder.path().join("history.db"));
+    let roomy = || Settings {
+        log: LogSettings {
+            keep_bytes: None,
+            ..small(&database).log
+        },
+        ..small(&database)
+    };
+    history_with(&data, roomy(), Resolution::RollBack).await;
+    let log = log_of(&data);
+    let open = Embedded::open(&data, roomy()).await.unwrap();
+    let plain = Message::builder("plain").body(vec![7; 3_000]).build();
+    let plain = plain.unwrap();
+    for _ in 0..20 {
+        let sent = open.broker().send(Incoming::new(&plain, Some(0), 1));
+        sent.await.unwrap();
+    }
+    decide(open.coordinator(), 100).await;
+    open.close().await.unwrap();
+    assert_eq!(findings(&database, Some(&log)).await, Vec::<String>::new());
+}
+
 /// What a row names behind the end of what was read may have been written since.
 #[tokio::test]
 async fn a_copy_is_looked_for_where_the_row_says() {
