@@ -96,15 +96,42 @@ async fn story_13_a_fence_sees_what_was_committed_whatever_the_default_isolation
         .execute(&database.pool)
         .await
         .unwrap();
-    let (id, identity) = (TransactionId(9), database.markers.identity());
-    let mut local = database.pool.begin().await.unwrap();
-    assert!(insert(&mut local, id, identity, 1).await.unwrap());
-    // The fence begins before the commit, waits for it, and finds it.
-    let (fenced, ()) = tokio::join!(database.markers.fence(id), async {
-        tokio::task::yield_now().await;
-        local.commit().await.unwrap();
-    });
-    assert_eq!(fenced, Ok(Marker::Committed));
+    let identity = database.markers.identity();
+    // Its connection is open from here on.
+    database.markers.fence(TransactionId(8)).await.unwrap();
+    for id in (9..29).map(TransactionId) {
+        let mut local = database.pool.begin().await.unwrap();
+        assert!(insert(&mut local, id, identity, 1).await.unwrap());
+        // The fence begins before the commit, waits for it, and finds it.
+        let (fenced, waited) = tokio::join!(database.markers.fence(id), async {
+            let waited = somebody_waits(&database.pool).await;
+            local.commit().await.unwrap();
+            waited
+        });
+        match fenced {
+            // The machine was so slow that it waited no longer.
+            Err(MarkerError::Locked(_)) => {}
+            fenced => {
+                assert!(waited, "it began after the commit");
+                assert_eq!(fenced, Ok(Marker::Committed));
+                return;
+            }
+        }
+    }
+    panic!("a fence never waits as long as it says");
+}
+
+/// Looks until a session waits for a lock; false if none has for a thousand looks.
+async fn somebody_waits(pool: &PgPool) -> bool {
+    let waiting = "SELECT count(*) FROM pg_stat_activity \
+                   WHERE datname = current_database() AND wait_event_type = 'Lock'";
+    for _ in 0..1_000 {
+        let waiting: i64 = sqlx::query_scalar(waiting).fetch_one(pool).await.unwrap();
+        if waiting > 0 {
+            return true;
+        }
+    }
+    false
 }
 
 #[tokio::test]
