@@ -158,12 +158,12 @@ impl fmt::Display for Report {
 #[must_use]
 pub fn check(world: &World, phase: Phase) -> Report {
     let mut report = Report::default();
-    if !world.sql.owned {
+    if world.sql.owned {
+        agreement::check(world, phase, &mut report);
+        history::check(world, &mut report);
+    } else {
         agreement::unowned(world, &mut report);
-        return report;
     }
-    agreement::check(world, phase, &mut report);
-    history::check(world, &mut report);
     users::check(world, phase, &mut report);
     keys::check(world, phase, &mut report);
     report.violations.sort_by_key(|violation| violation.promise);

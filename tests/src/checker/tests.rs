@@ -237,6 +237,20 @@ fn nothing_at_all_is_healed() {
 }
 
 #[test]
+fn a_log_and_a_database_that_are_both_empty_have_lost_what_was_acknowledged() {
+    for (answer, promise) in [
+        (Answer::Half(1), Promise::AckedHalfIsKept),
+        (Answer::Decided(1, true), Promise::AckedDecisionStands),
+        (Answer::Sent(1), Promise::AckedMessageIsKept),
+    ] {
+        let mut world = World::default();
+        world.answers.push(answer);
+        let report = check(&world, Phase::Healed);
+        assert_eq!(report.broken(), [promise], "{report}");
+    }
+}
+
+#[test]
 fn a_half_message_before_the_watermark_without_row_is_found() {
     breaks(Promise::HalfHasRow, Phase::Anytime, |world| {
         world.sql.rows.pop();
@@ -406,7 +420,9 @@ fn sql_older_than_the_log_is_found() {
 
 #[test]
 fn an_empty_database_beside_a_log_that_was_used_is_found() {
-    breaks_only(Promise::SqlWithinTheLog, |world| world.sql = Sql::default());
+    breaks(Promise::SqlWithinTheLog, Phase::Anytime, |world| {
+        world.sql = Sql::default();
+    });
 }
 
 #[test]
