@@ -324,13 +324,15 @@ async fn settled<DB: Kind>(coordinator: &Coordinator, pool: &Pool<DB>) -> Result
     };
     loop {
         coordinator.write_held().await.map_err(anyhow::Error::msg)?;
+        // In this order: a decision that comes in between is not yet counted as published.
+        let none_open = reader.list(&open).await?.is_empty();
         let owner = reader.owner().await?.context("the store has an owner")?;
+        let published = owner.published == owner.last_decision;
         let counted = sql("SELECT (SELECT count(*) FROM placed) - (SELECT count(*) FROM applied)");
         let mut connection = pool.acquire().await?;
         let unapplied: i64 = DB::value(&mut connection, counted).await?;
         drop(connection);
-        let published = owner.published == owner.last_decision;
-        if published && unapplied == 0 && reader.list(&open).await?.is_empty() {
+        if none_open && published && unapplied == 0 {
             return Ok(());
         }
         tokio::time::sleep(Duration::from_millis(20)).await;

@@ -204,6 +204,7 @@ impl Shop {
     }
 
     async fn is_settled(&self) -> bool {
+        // In this order: a decision that comes in between is not yet counted as published.
         let topics = self.reader.open_topics().await.expect("readable");
         let owner = self.reader.owner().await.expect("readable");
         let published = owner.is_some_and(|owner| owner.published == owner.last_decision);

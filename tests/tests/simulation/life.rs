@@ -217,8 +217,6 @@ pub(super) fn healing(world: &World) -> Result<Option<(String, Counts)>> {
                     limit: 1,
                     ..Filter::default()
                 };
-                let owner = reader.owner().await?.context("the store has no owner")?;
-                let done = owner.published == owner.last_decision;
                 let denied = Filter {
                     unpublished: true,
                     limit: 1,
@@ -227,6 +225,9 @@ pub(super) fn healing(world: &World) -> Result<Option<(String, Counts)>> {
                 let open = reader.list(&prepared).await?.len()
                     + reader.list(&denied).await?.len()
                     + operate::ask_about_parked(world, &server.coordinator).await?;
+                // Last: a decision that comes in between is not yet counted as published.
+                let owner = reader.owner().await?.context("the store has no owner")?;
+                let done = owner.published == owner.last_decision;
                 if done && open == 0 {
                     return anyhow::Ok(());
                 }
