@@ -874,3 +874,4 @@ fn what_is_visible_can_be_read_while_everything_moves() {
 
 mod crashes;
 mod retention;
+mod torn;
