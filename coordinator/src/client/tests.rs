@@ -19,6 +19,7 @@ mod attached;
 mod cancelled;
 pub(crate) mod double;
 mod on_postgres;
+mod operator;
 mod served;
 mod stories;
 

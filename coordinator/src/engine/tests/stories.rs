@@ -60,6 +60,7 @@ on_every_database!(
     story_28_a_batch_with_poison_in_it_costs_only_its_culprit,
     story_28_a_half_message_with_the_id_of_another_is_given_up_and_everybody_else_goes_on,
     story_29_every_answer_waits_for_the_commit_that_proves_it,
+    story_29_a_duplicate_of_what_the_database_refuses_is_not_told_that_it_is_so_already,
     story_29_parking_loses_to_a_decision_in_the_same_batch,
     story_30_the_final_is_ahead_of_whatever_its_producer_sends_next,
     story_30_finals_of_one_batch_stand_in_decision_order,
@@ -579,6 +580,36 @@ async fn story_29_every_answer_waits_for_the_commit_that_proves_it(stage: Stage)
     assert_eq!(first.await.unwrap(), Ok(Outcome::DecidedNow));
     assert_eq!(second.await.unwrap(), Ok(Outcome::AlreadyTheSame));
     assert_eq!(rig.published(), [receipt.id]);
+}
+
+/// The batch of both is refused for the first: what the second is told rests on a batch of its own.
+async fn story_29_a_duplicate_of_what_the_database_refuses_is_not_told_that_it_is_so_already(
+    stage: Stage,
+) {
+    let mut rig = Rig::on(stage).await;
+    rig.store.refuse_poison().await;
+    for second in [Resolution::Commit, Resolution::RollBack] {
+        let receipt = rig.half().await;
+        let other = busy(&mut rig).await;
+        let poisoned = Resolve {
+            evidence: POISON.into(),
+            ..says(&receipt, Resolution::Commit)
+        };
+        let first = say(&rig, poisoned).await;
+        let duplicate = say(&rig, says(&receipt, second)).await;
+        let published = rig.published().len();
+        rig.store.goes_on();
+        assert_eq!(other.await.unwrap(), Ok(Outcome::DecidedNow));
+        let error = first.await.unwrap().unwrap_err().to_string();
+        assert!(error.contains("refused"), "{error}");
+        assert_eq!(duplicate.await.unwrap(), Ok(Outcome::DecidedNow));
+        let commits = usize::from(second == Resolution::Commit);
+        assert_eq!(rig.published().len(), published + commits);
+        let events = rig.store.reader().events(receipt.id).await.unwrap();
+        assert_eq!(events.len(), 1, "{events:?}");
+        assert_eq!(rig.store.refused().first(), Some(&2), "both in one batch");
+    }
+    is_untouched(&rig.store).await;
 }
 
 async fn story_29_parking_loses_to_a_decision_in_the_same_batch(stage: Stage) {
