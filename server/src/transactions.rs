@@ -15,10 +15,12 @@ use mq_core::names::{GroupName, TopicName};
 use crate::failure::Failure;
 use crate::folder::Folder;
 use crate::output::Output;
+use crate::remote::Nameservers;
 
 /// Look at transactions and their history, ask and decide.
 ///
-/// list, show, why and parked only read, and work whether or not a process runs in the data folder.
+/// list, show, why and parked only read, and work whether or not a process runs in the data folder; ask talks to a running
+/// server; decide needs a stopped one.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Arguments {
@@ -45,20 +47,23 @@ enum Command {
         /// Transaction id: 32 hex digits
         id: TransactionId,
     },
-    /// Have the producer group of an open transaction asked again, now
+    /// Have the producer group of an open transaction asked again, now, a parked one too
     ///
-    /// Takes the data folder for itself; a process that runs there has to be stopped first.
+    /// The only one of these commands that talks to a running server, which its nameserver knows: an answer needs an instance
+    /// of the service. One with a marker is decided by it: where the local transaction is not there, it is ruled out.
     Ask {
         /// Transaction id: 32 hex digits
         id: TransactionId,
+        #[command(flatten)]
+        nameservers: Nameservers,
         #[command(flatten)]
         operator: operate::Operator,
     },
     /// Decide an open transaction by hand
     ///
-    /// A transaction with a marker is decided by its marker: it is asked instead. --force overrides the marker, and the
-    /// history says so for ever; do that only when you have looked into the service's database yourself. Takes the data folder
-    /// for itself; a process that runs there has to be stopped first.
+    /// A transaction with a marker is decided by its marker: use `halfmoon tx ask` instead, while the server and an instance of
+    /// the service run. --force overrides the marker, and the history says so for ever; do that only when you have looked into
+    /// the service's database yourself. Takes the data folder for itself; a process that runs there has to be stopped first.
     Decide {
         /// Transaction id: 32 hex digits
         id: TransactionId,
@@ -80,6 +85,7 @@ Examples:
   halfmoon tx list --state prepared --group order-service
   halfmoon tx list --limit 1000 --after 0192F3C55E7A7B3C8D9E0F1A2B3C4D5E     the next page
   halfmoon tx show 0192F3C55E7A7B3C8D9E0F1A2B3C4D5E --json
+  halfmoon tx ask 0192F3C55E7A7B3C8D9E0F1A2B3C4D5E --operator alice
   halfmoon tx decide 0192F3C55E7A7B3C8D9E0F1A2B3C4D5E rollback --operator alice";
 
 /// Which transactions a list shows.
@@ -142,9 +148,11 @@ pub async fn run(arguments: Arguments) -> Result<(), Failure> {
         }
         Command::Show { id } => show::run(&folder, id, &mut output).await?,
         Command::Why { id } => why::run(&folder, id, &mut output).await?,
-        Command::Ask { id, operator } => {
-            operate::ask(&folder, id, &operator, &mut output).await?;
-        }
+        Command::Ask {
+            id,
+            nameservers,
+            operator,
+        } => operate::ask(&nameservers, id, &operator, &mut output).await?,
         Command::Decide {
             id,
             wish,

@@ -187,8 +187,10 @@ async fn an_operator_decides_without_a_marker_and_only_by_force_against_one() {
         json(&data, &["tx", "show", &id(3)])["transaction"]["state"],
         "prepared"
     );
-    let (status, _) = refused(&halfmoon(&data, &["tx", "ask", &id(3)]));
-    assert_eq!(status, 1);
+    let nobody = ["tx", "ask", &id(3), "--nameserver", "127.0.0.1:1"];
+    let (status, line) = refused(&halfmoon(&data, &nobody));
+    assert_eq!(status, 2);
+    assert!(line.contains("127.0.0.1:1 cannot be reached"), "{line}");
 
     let forced = json(&data, &["tx", "decide", &id(3), "commit", "--force"]);
     assert_eq!(forced["state"], "committed");

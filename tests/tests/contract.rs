@@ -6,6 +6,7 @@
 
 mod frozen;
 mod member;
+mod operator;
 mod retention;
 mod stop;
 mod stories;

@@ -114,6 +114,11 @@ pub const NOTIFY_CONSUMER_IDS_CHANGED: i32 = 40;
 /// what proved it.
 pub const STANDS: [&str; 4] = ["HM_STATE", "HM_ACTOR", "HM_DECIDED_AT", "HM_EVIDENCE"];
 
+/// Field (ours) of [`RESUME_CHECK_HALF_MESSAGE`]: the name of the person who asks, for the history.
+pub const OPERATOR: &str = "HM_OPERATOR";
+/// Longest value of [`OPERATOR`], in bytes.
+pub const OPERATOR_MAX_BYTES: usize = 96;
+
 /// Field (ours) of the answer to a heartbeat: the broker is one of ours and answers every resolution.
 pub const OURS: &str = "HM_BROKER";
 

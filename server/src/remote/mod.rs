@@ -1,4 +1,4 @@
-//! `halfmoon topic`, `group` and `message`: commands that work over the wire, against any broker that speaks RocketMQ.
+//! `halfmoon topic`, `group`, `message` and `tx ask`: commands that work over the wire, against any broker that speaks RocketMQ.
 //!
 //! | file | owns |
 //! |---|---|
@@ -6,11 +6,13 @@
 //! | `topic` | topics on all brokers |
 //! | `group` | consumer groups and how far they have come |
 //! | `message` | single messages: send, read, find |
+//! | `transaction` | an open transaction: asking about it again |
 
 mod cluster;
 pub mod group;
 pub mod message;
 pub mod topic;
+pub(crate) mod transaction;
 
 use clap::Args;
 
@@ -21,6 +23,16 @@ use crate::settings::{NAMESERVERS_VARIABLE, values};
 /// Where to ask, and how to print.
 #[derive(Debug, Clone, Args)]
 pub struct Remote {
+    #[command(flatten)]
+    nameservers: Nameservers,
+    /// Print JSON
+    #[arg(long, global = true)]
+    json: bool,
+}
+
+/// Where to ask.
+#[derive(Debug, Clone, Args)]
+pub struct Nameservers {
     /// Nameservers, several separated by ;
     #[arg(
         short = 'n',
@@ -31,17 +43,20 @@ pub struct Remote {
         global = true
     )]
     nameservers: String,
-    /// Print JSON
-    #[arg(long, global = true)]
-    json: bool,
 }
 
-impl Remote {
+impl Nameservers {
     async fn cluster(&self) -> Result<cluster::Cluster, Failure> {
         let addresses = values::nameservers(&self.nameservers).map_err(|why| {
             Failure::Environment(format!("--nameserver {:?} {why}", self.nameservers))
         })?;
         cluster::Cluster::connect(addresses).await
+    }
+}
+
+impl Remote {
+    async fn cluster(&self) -> Result<cluster::Cluster, Failure> {
+        self.nameservers.cluster().await
     }
 
     fn output(&self) -> Output {

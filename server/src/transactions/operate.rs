@@ -9,6 +9,7 @@ use serde::Serialize;
 use crate::failure::Failure;
 use crate::folder::Folder;
 use crate::output::Output;
+use crate::remote::{self, Nameservers};
 
 /// Longest name of an operator, in bytes: it stands in every row of the history.
 const NAME_BYTES: usize = 64;
@@ -59,16 +60,13 @@ struct Answer {
 }
 
 pub(super) async fn ask(
-    folder: &Folder,
+    nameservers: &Nameservers,
     id: TransactionId,
     operator: &Operator,
     output: &mut Output,
 ) -> Result<(), Failure> {
     let source = operator.source("ask")?;
-    let open = folder.open().await?;
-    let asked = open.coordinator().ask_again(id, &source).await;
-    close(open).await?;
-    asked.map_err(failure)?;
+    remote::transaction::ask(nameservers, id, &source).await?;
     if output.is_json() {
         return output.value(&Answer {
             id: id.to_string(),
@@ -77,7 +75,9 @@ pub(super) async fn ask(
             decided_by: None,
         });
     }
-    output.line(&format!("{id}: its producer group is being asked"))
+    output.line(&format!(
+        "{id}: its producer group is being asked; `halfmoon tx show {id}` tells what it answers"
+    ))
 }
 
 pub(super) async fn decide(
@@ -166,6 +166,13 @@ async fn close(open: coordinator::embedded::Embedded) -> Result<(), Failure> {
 }
 
 fn failure(error: OperateError) -> Failure {
+    // Nobody can be connected: the data folder is ours alone.
+    if let OperateError::NobodyCanAnswer(id, group) = &error {
+        return Failure::Negative(format!(
+            "{id} has a marker, which group {group} has to be asked for: start the server and an instance of the service, \
+             then `halfmoon tx ask {id}`; or override the marker with --force"
+        ));
+    }
     let line = error.to_string();
     if matches!(error, OperateError::Store(_) | OperateError::Unavailable(_)) {
         Failure::Environment(line)
