@@ -44,8 +44,8 @@ fn shown(server: &Server, state: &str) -> Result<(String, Value)> {
     loop {
         let ended = tx(server, &["list"])?;
         let listed: Value = serde_json::from_str(&ended.output.join("\n"))?;
-        let only = &listed["transactions"][0];
-        if only["state"] == state {
+        let only = listed.pointer("/transactions/0");
+        if let Some(only) = only.filter(|only| only["state"] == state) {
             let id = only["id"].as_str().context("it has an id")?;
             let shown = tx(server, &["show", id])?.output.join("\n");
             return Ok((id.to_owned(), serde_json::from_str(&shown)?));
