@@ -216,6 +216,14 @@ impl Connection {
         self.wait(at_most, |frame| frame.flag & 1 == 0 && frame.code == code)
     }
 
+    /// Sends bytes as they are.
+    ///
+    /// # Errors
+    /// The connection is gone.
+    pub fn write(&mut self, bytes: &[u8]) -> Result<()> {
+        Ok(self.stream.write_all(bytes)?)
+    }
+
     fn send(&mut self, request: &Frame, flag: i64) -> Result<()> {
         self.next += 1;
         let frame = Frame {

@@ -4,6 +4,7 @@
 //! `transactionCheckInterval` 3 s and `transactionCheckMax` 4, and name its nameserver in `HALFMOON_TEST_NAMESERVER`; see
 //! CONTRIBUTING.md.
 
+mod foreign;
 mod frozen;
 mod member;
 mod operator;

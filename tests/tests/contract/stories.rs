@@ -13,6 +13,7 @@ use tests::raw::{Connection, Frame};
 use tests::server::{Plan, Server};
 use tokio::runtime::Runtime;
 
+use super::foreign::story_28_what_no_database_takes_as_text_costs_nobody_else_anything;
 use super::frozen::story_27_a_frozen_owner_holds_nobody_up_for_ever_and_loses_nothing;
 use super::member::{Half, Native, Producer, Says, everything};
 use super::{CLIENT, FIRST, NEXT, QUIET, SETTINGS};
@@ -46,6 +47,7 @@ on_both_databases!(
     story_23_a_producer_that_is_killed_before_its_row_is_stored_is_asked_about_at_once,
     story_24_what_a_producer_cannot_take_is_asked_again_and_uses_nothing_up,
     story_27_a_frozen_owner_holds_nobody_up_for_ever_and_loses_nothing,
+    story_28_what_no_database_takes_as_text_costs_nobody_else_anything,
     story_34_properties_make_no_half_message,
     story_35_a_position_inside_a_body_names_no_half_message,
     story_36_two_processes_under_one_client_id_are_two_and_two_connections_are_one,
@@ -53,8 +55,8 @@ on_both_databases!(
 
 /// The marker table of the service.
 const MARKER: u128 = 0xDB;
-const GROUP: &str = "shop";
-const TOPIC: &str = "orders";
+pub(super) const GROUP: &str = "shop";
+pub(super) const TOPIC: &str = "orders";
 /// How long anything that must happen may take on a busy machine.
 pub(super) const WITHIN: Duration = Duration::from_secs(60);
 /// Longer than a sender must be gone before another instance is asked.
@@ -100,11 +102,16 @@ impl Stage {
 
     /// A process of the service, under this client id and in this life.
     fn process(&self, client: &str, incarnation: u128) -> Result<Producer> {
+        self.process_at(self.server.broker(), client, incarnation)
+    }
+
+    /// The same, connected to this address.
+    fn process_at(&self, address: &str, client: &str, incarnation: u128) -> Result<Producer> {
         let native = Native {
             incarnation,
             marker: MARKER,
         };
-        Producer::connect_as(self.server.broker(), client, GROUP, TOPIC, Some(native))
+        Producer::connect_as(address, client, GROUP, TOPIC, Some(native))
     }
 
     /// A producer as all others are.
@@ -136,7 +143,7 @@ impl Stage {
     }
 
     /// All transactions, once there are so many.
-    fn rows(&self, count: usize) -> Result<Vec<Row>> {
+    pub(super) fn rows(&self, count: usize) -> Result<Vec<Row>> {
         let reader = self.reader()?;
         let all = Filter {
             limit: 10_000,
@@ -169,8 +176,14 @@ fn story_16_an_orphan_of_a_lost_answer_is_asked_about_and_rolled_back(stage: Sta
     assert_eq!(stage.delivered(1)?, ["second"]);
     let (code, why) = service.says(&orphan, Says::Commit)?;
     assert!(code == 1 && why.contains("rolled back"), "{code} {why}");
-    let states: Vec<State> = stage.rows(2)?.iter().map(|row| row.state).collect();
-    assert_eq!(states.len(), 2, "each attempt is one");
+    let rows = stage.rows(2)?;
+    assert_eq!(rows.len(), 2, "each attempt is one");
+    for (half, state) in [(&orphan, State::RolledBack), (&second, State::Committed)] {
+        let row = rows
+            .iter()
+            .find(|row| row.half.position.0 == half.position());
+        assert_eq!(row.map(|row| row.state), Some(state));
+    }
     assert_eq!(stage.delivered(1)?, ["second"]);
     Ok(())
 }
@@ -416,19 +429,27 @@ fn story_36_two_processes_under_one_client_id_are_two_and_two_connections_are_on
     assert_eq!(asked.position(), half.position());
     two.answers(&asked, Says::RollBack)?;
 
-    // A process with two connections, of which it closes the one that it has sent over.
-    let mut sent_over = stage.process("10.0.0.3@3", 3)?;
-    let kept = stage.process("10.0.0.3@3", 3)?;
-    let half = sent_over.half("of three")?;
-    drop(sent_over);
-    // The one before may be asked about again until the answer has arrived.
-    while let Some(asked) = two.asked(2 * GRACE) {
-        assert_ne!(asked.position(), half.position(), "the sender lives");
+    // A process with two connections, as the clients of 4.x have them: to the port and to the one two below it. It closes
+    // the one that it has sent over.
+    let broker = stage.server.broker().to_owned();
+    let (host, port) = broker.rsplit_once(':').context("host:port")?;
+    let below = format!("{host}:{}", port.parse::<u16>()? - 2);
+    let addresses = [(&below, &broker), (&broker, &below)];
+    for (life, (sends, stays)) in (3..).zip(addresses) {
+        let client = format!("10.0.0.3@{life}");
+        let mut sent_over = stage.process_at(sends, &client, life)?;
+        let kept = stage.process_at(stays, &client, life)?;
+        let half = sent_over.half("of three")?;
+        drop(sent_over);
+        // The one before may be asked about again until the answer has arrived.
+        while let Some(asked) = two.asked(2 * GRACE) {
+            assert_ne!(asked.position(), half.position(), "the sender lives");
+        }
+        drop(kept);
+        let asked = two.asked(FIRST).context("it is gone")?;
+        assert_eq!(asked.position(), half.position());
+        two.answers(&asked, Says::RollBack)?;
+        assert_eq!(two.says(&half, Says::Commit)?.0, 1);
     }
-    drop(kept);
-    let asked = two.asked(FIRST).context("it is gone")?;
-    assert_eq!(asked.position(), half.position());
-    two.answers(&asked, Says::RollBack)?;
-    assert_eq!(two.says(&half, Says::Commit)?.0, 1);
     Ok(())
 }
