@@ -146,7 +146,7 @@ async fn commit_then_say<DB: LocalDatabase>(
         return Err(error);
     }
     steps::reach("local.before_commit");
-    match half.shared.lose_reply(open.commit().await) {
+    match half.shared.commit(open).await {
         Ok(()) => {}
         Err(error) if DB::commit_was_refused(&error) => return Err(CommitError::Refused(error)),
         Err(error) => {

@@ -222,7 +222,7 @@ impl Builder {
                 pruning,
                 background: Background::new(),
                 #[cfg(test)]
-                loses_commit_replies: std::sync::atomic::AtomicBool::new(false),
+                loses_commits: Mutex::default(),
                 connected: Mutex::new(Some(Connected {
                     answering,
                     _guard: connection.guard,
@@ -415,9 +415,8 @@ impl Producer {
     }
 
     #[cfg(test)]
-    pub(crate) fn lose_commit_replies(&self) {
-        let lose = &self.shared.loses_commit_replies;
-        lose.store(true, std::sync::atomic::Ordering::SeqCst);
+    pub(crate) fn lose_commits(&self, how: LostCommit) {
+        *self.shared.loses_commits.lock().expect("never poisoned") = Some(how);
     }
 }
 
@@ -435,7 +434,7 @@ pub(super) struct Shared {
     pub(super) pruning: Arc<Pruning>,
     pub(super) background: Background,
     #[cfg(test)]
-    loses_commit_replies: std::sync::atomic::AtomicBool,
+    loses_commits: Mutex<Option<LostCommit>>,
     /// `None` once the producer was closed.
     connected: Mutex<Option<Connected>>,
 }
@@ -481,24 +480,40 @@ impl Shared {
         })
     }
 
-    /// The seam at which a test loses the reply of a COMMIT that succeeded.
+    /// Commits a local transaction. A test loses the COMMIT here, or its reply.
     #[cfg(test)]
-    pub(super) fn lose_reply(&self, reply: Result<(), DatabaseError>) -> Result<(), DatabaseError> {
-        let lost = self
-            .loses_commit_replies
-            .load(std::sync::atomic::Ordering::SeqCst);
-        if lost {
-            Err(DatabaseError::WorkerCrashed)
-        } else {
-            reply
+    pub(super) async fn commit<DB: LocalDatabase>(
+        &self,
+        open: Open<DB>,
+    ) -> Result<(), DatabaseError> {
+        let lost = *self.loses_commits.lock().expect("never poisoned");
+        match lost {
+            None => return open.commit().await,
+            Some(LostCommit::Reply) => open.commit().await?,
+            // With it goes the connection.
+            Some(LostCommit::Request) => drop(open),
         }
+        Err(DatabaseError::WorkerCrashed)
     }
 
     #[cfg(not(test))]
     #[expect(clippy::unused_self, reason = "the seam of the tests")]
-    pub(super) fn lose_reply(&self, reply: Result<(), DatabaseError>) -> Result<(), DatabaseError> {
-        reply
+    pub(super) async fn commit<DB: LocalDatabase>(
+        &self,
+        open: Open<DB>,
+    ) -> Result<(), DatabaseError> {
+        open.commit().await
     }
+}
+
+/// What a test loses of a COMMIT, together with the connection.
+#[cfg(test)]
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum LostCommit {
+    /// It never reaches the database.
+    Request,
+    /// It does, and nobody hears so.
+    Reply,
 }
 
 impl fmt::Debug for Shared {

@@ -1,15 +1,17 @@
 //! What can go wrong around a local transaction, told one story at a time, against a coordinator that records.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use sqlx::SqlitePool;
+use sqlx::sqlite::SqliteConnectOptions;
 use tempfile::TempDir;
 
 use self::double::{Recorder, message};
 use super::check_back::{Asked, CheckBackQueue};
 use super::half::Settled;
 use super::local::{CommitError, Transaction};
-use super::producer::{Producer, RunError};
+use super::producer::{BeginError, Producer, RunError};
 use crate::inbox::{Delivered, Inbox};
 use crate::marker::databases::Markers;
 use crate::marker::{Marker, MarkerError, MarkerStore};
@@ -17,6 +19,7 @@ use crate::transaction::{Actor, Resolution, State, TransactionId};
 
 mod attached;
 mod cancelled;
+mod cut;
 pub(crate) mod double;
 mod on_postgres;
 mod operator;
@@ -81,6 +84,18 @@ async fn execute(pool: &SqlitePool, sql: &'static str) {
     sqlx::raw_sql(sql).execute(pool).await.unwrap();
 }
 
+/// From now on every COMMIT with a marker in it is refused, or no longer.
+async fn commits_with_markers_fail(pool: &SqlitePool, fail: bool) {
+    let sql = if fail {
+        "CREATE TABLE parent (id INTEGER PRIMARY KEY);
+         CREATE TABLE child (id INTEGER REFERENCES parent DEFERRABLE INITIALLY DEFERRED);
+         CREATE TRIGGER refused AFTER INSERT ON halfmoon_marker BEGIN INSERT INTO child VALUES (1); END"
+    } else {
+        "DROP TRIGGER refused"
+    };
+    execute(pool, sql).await;
+}
+
 async fn place_order(tx: &mut Transaction<sqlx::Sqlite>) -> Result<(), sqlx::Error> {
     sqlx::query("INSERT INTO orders (number, customer) VALUES (10248, 'VINET')")
         .execute(&mut **tx)
@@ -106,6 +121,34 @@ async fn order_and_message_are_committed_together() {
     assert_eq!(service.store.read(id).await, Ok(Some(Marker::Committed)));
     let half = &service.coordinator.halves()[0];
     assert_eq!((half.id, half.marker), (id, Some(service.store.identity())));
+}
+
+/// Somebody else holds the only write lock for longer than it is waited for.
+#[tokio::test]
+async fn story_8_an_attempt_that_finds_the_database_busy_is_rolled_back_and_the_next_one_commits() {
+    let service = service().await;
+    let options = SqliteConnectOptions::clone(&service.pool.connect_options());
+    let impatient = options.busy_timeout(Duration::from_millis(20));
+    let impatient = SqlitePool::connect_with(impatient).await.unwrap();
+    let lock = service.pool.begin_with("BEGIN IMMEDIATE").await.unwrap();
+    let begun = service.producer.begin(&impatient, message()).await;
+    let Err(BeginError::Database(error)) = begun else {
+        panic!("{begun:?}");
+    };
+    let code = error.as_database_error().and_then(|error| error.code());
+    assert_eq!(code.as_deref(), Some("5"), "SQLITE_BUSY");
+    lock.rollback().await.unwrap();
+    let mut second = service.producer.begin(&impatient, message()).await.unwrap();
+    place_order(&mut second).await.unwrap();
+    let id = second.id();
+    assert_eq!(second.commit().await.unwrap(), Settled::Decided);
+    service.producer.flush().await;
+    let failed = service.coordinator.halves()[0].id;
+    assert_ne!(failed, id);
+    assert_eq!(service.said_about(failed), PRODUCER_ROLLBACK);
+    assert_eq!(service.said_about(id), PRODUCER_COMMIT);
+    assert_eq!(service.check(failed).await, Resolution::RollBack);
+    assert_eq!(service.orders().await, 1);
 }
 
 #[tokio::test]
@@ -320,7 +363,7 @@ async fn markers_go_once_their_decision_is_confirmed_and_not_before() {
     let markers = Markers::new().add(service.pool.clone()).await.unwrap();
     let builder = Producer::builder("order-service")
         .markers(markers)
-        .keep_markers(std::time::Duration::ZERO);
+        .keep_markers(Duration::ZERO);
     let (producer, asks) = service.coordinator.connect(builder).await;
     let tx = producer.begin(&service.pool, message()).await.unwrap();
     let confirmed = tx.id();

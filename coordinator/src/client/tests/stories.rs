@@ -12,7 +12,7 @@ use super::{PRODUCER_COMMIT, PRODUCER_ROLLBACK};
 use crate::client::endpoint::HalfError;
 use crate::client::half::Settled;
 use crate::client::local::CommitError;
-use crate::client::producer::BeginError;
+use crate::client::producer::{BeginError, LostCommit};
 use crate::marker::Marker;
 use crate::transaction::Resolution;
 
@@ -20,12 +20,12 @@ use crate::transaction::Resolution;
 macro_rules! on_both_databases {
     ($(async fn $story:ident() $told:block)+) => {
         mod on_sqlite {
-            use super::super::{place_order, service};
+            use super::super::{commits_with_markers_fail, place_order, service};
             use super::*;
             $(#[tokio::test] async fn $story() $told)+
         }
         mod on_postgres {
-            use super::super::on_postgres::{place_order, service};
+            use super::super::on_postgres::{commits_with_markers_fail, place_order, service};
             use super::*;
             $(#[tokio::test] async fn $story() $told)+
         }
@@ -38,12 +38,31 @@ on_both_databases! {
         let mut tx = service.begin().await;
         let id = tx.id();
         place_order(&mut tx).await.unwrap();
-        service.producer.lose_commit_replies();
+        service.producer.lose_commits(LostCommit::Reply);
         let settled = tx.commit().await.unwrap();
         assert!(matches!(settled, Settled::Deferred(_)), "{settled:?}");
         assert_eq!(service.said_about(id), [], "neither COMMIT nor ROLLBACK");
         assert_eq!(service.check(id).await, Resolution::Commit);
         assert_eq!(service.orders().await, 1);
+    }
+
+    async fn story_7_a_commit_that_never_arrives_says_nothing_and_the_marker_decides() {
+        let service = service().await;
+        let mut tx = service.begin().await;
+        let id = tx.id();
+        place_order(&mut tx).await.unwrap();
+        service.producer.lose_commits(LostCommit::Request);
+        let settled = tx.commit().await.unwrap();
+        assert!(matches!(settled, Settled::Deferred(_)), "{settled:?}");
+        assert_eq!(service.said_about(id), [], "neither COMMIT nor ROLLBACK");
+        // As long as the database has not noticed, what it holds is locked.
+        let mut answer = service.check(id).await;
+        while answer == Resolution::InFlight {
+            answer = service.check(id).await;
+        }
+        assert_eq!(answer, Resolution::RollBack);
+        assert_eq!(service.store.read(id).await, Ok(Some(Marker::Tombstone)));
+        assert_eq!(service.orders().await, 0);
     }
 
     async fn story_8_every_attempt_is_a_new_half_message() {
@@ -105,6 +124,24 @@ on_both_databases! {
         drop(nested);
         assert_eq!(tx.commit().await.unwrap(), Settled::Decided);
         assert_eq!(service.orders().await, 1);
+    }
+
+    async fn story_12_a_tombstone_whose_commit_fails_is_no_answer() {
+        let service = service().await;
+        service.coordinator.lose_next_half_answer();
+        let begun = service.producer.begin(&service.pool, message()).await;
+        assert!(matches!(begun, Err(BeginError::Half(_))), "{begun:?}");
+        let orphan = service.coordinator.halves()[0].id;
+        // The statement that plants it succeeds, and then the database refuses to commit.
+        commits_with_markers_fail(&service.pool, true).await;
+        for _ in 0..2 {
+            assert_eq!(service.check(orphan).await, Resolution::Unknown);
+            assert_eq!(service.store.read(orphan).await, Ok(None));
+        }
+        commits_with_markers_fail(&service.pool, false).await;
+        assert_eq!(service.check(orphan).await, Resolution::RollBack);
+        let planted = service.store.read(orphan).await;
+        assert_eq!(planted, Ok(Some(Marker::Tombstone)));
     }
 
     async fn story_16_an_orphan_of_a_lost_half_answer_is_fenced() {
