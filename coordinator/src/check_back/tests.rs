@@ -2,11 +2,15 @@
 
 use std::time::Duration;
 
+use mq_core::clock::ServerTime;
+use mq_core::log::{Log, Position};
+
 use super::unanswered::MOST;
 use crate::client::endpoint::{Endpoint, HalfReceipt, HalfRequest, Outcome, Resolve};
 use crate::engine::tests::rig::Rig;
 use crate::store::TxStore;
-use crate::transaction::{Actor, Decision, Resolution, State};
+use crate::store::conformance::draft::Draft;
+use crate::transaction::{Actor, Decision, Resolution, State, TransactionId};
 
 const MARKER: u128 = 5;
 
@@ -65,6 +69,24 @@ async fn a_producer_that_is_gone_before_the_row_is_stored_is_noticed_as_well() {
     drop(sender);
     rig.pass(ms(5000)).await;
     let receipt = rig.half().await;
+    rig.pass(ms(700)).await;
+    assert_eq!(asked.take(), [receipt.position]);
+}
+
+/// The same for one that wanted to be left alone for long: its row is due as soon as it is there.
+#[tokio::test(start_paused = true)]
+async fn a_producer_that_is_gone_before_the_row_is_stored_is_noticed_however_late_its_turn_was() {
+    let mut rig = rig().await;
+    let (sender, _) = rig.connect(7, &[MARKER]);
+    let (_other, asked) = rig.connect(8, &[MARKER]);
+    rig.pass(ms(2000)).await;
+    drop(sender);
+    rig.pass(ms(5000)).await;
+    let late = HalfRequest {
+        immunity: Some(ms(60_000)),
+        ..rig.request()
+    };
+    let receipt = rig.coordinator.half(late).await.unwrap();
     rig.pass(ms(700)).await;
     assert_eq!(asked.take(), [receipt.position]);
 }
@@ -485,4 +507,30 @@ async fn a_connection_that_does_not_answer_gives_way_to_another_of_the_same_proc
         new.count(),
         old.count()
     );
+}
+
+/// As after damage: its row names a place at which the log has no record.
+#[tokio::test(start_paused = true)]
+async fn a_row_whose_half_message_cannot_be_read_holds_nobody_up() {
+    let mut rig = rig().await;
+    let receipt = rig.half().await;
+    rig.coordinator.write_held().await.unwrap();
+    let good = rig.store.reader().transaction(receipt.id).await;
+    let good = good.unwrap().unwrap();
+    let (clock, log, store) = (rig.clock.clone(), rig.log.clone(), rig.store.clone());
+    drop(rig);
+    let (writer, owner) = store.take_over(log.id()).await.unwrap();
+    let mut draft = Draft::continued(writer, owner);
+    let mut poisoned = good.clone();
+    poisoned.half.id = TransactionId(99);
+    poisoned.half.position = Position(receipt.position.0 + 1);
+    poisoned.check_at = Some(ServerTime(0));
+    draft.new.push(poisoned);
+    draft.commit().await.unwrap();
+    let rig = Rig::over(clock, log, store).await.unwrap();
+    let (_other, asked) = rig.connect(8, &[MARKER]);
+    rig.pass(ms(1500)).await;
+    let asked = asked.take();
+    assert!(!asked.is_empty(), "nobody is asked");
+    assert!(asked.iter().all(|position| *position == receipt.position));
 }

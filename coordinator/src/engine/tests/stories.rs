@@ -13,6 +13,7 @@ use super::operate::OperateError;
 use super::repairs::is_untouched;
 use super::stage::{POISON, Stage};
 use super::*;
+use crate::audit::Event;
 
 /// Tells each story three times.
 macro_rules! on_every_database {
@@ -68,6 +69,7 @@ on_every_database!(
     story_31_an_operators_rollback_goes_through_the_marker,
     story_32_new_half_messages_are_busy_when_sql_stands_still_and_nothing_else_is,
     a_crash_between_decisions_loses_and_doubles_nothing,
+    a_start_that_is_repeated_changes_nothing_more,
 );
 
 type Rig = rig::Rig<Stage>;
@@ -393,10 +395,12 @@ async fn story_19_a_final_that_the_full_disk_refused_is_published_later(stage: S
         let outcome = rig.resolve(receipt, Resolution::Commit).await;
         assert_eq!(outcome, Outcome::DecidedNow);
     }
+    let says = async |rig: &Rig, reason: &str| {
+        let why = row(rig, &first).await.unpublished;
+        why.is_some_and(|why| why.contains(reason))
+    };
     rig.until("SQL knows why", async |rig| {
-        let row = rig.store.reader().transaction(first.id).await.unwrap();
-        let why = row.and_then(|row| row.unpublished);
-        why.is_some_and(|why| why.contains("no space left"))
+        says(rig, "no space left").await
     })
     .await;
     assert_eq!(
@@ -404,9 +408,17 @@ async fn story_19_a_final_that_the_full_disk_refused_is_published_later(stage: S
         [second.id],
         "one that cannot be published blocks nobody else"
     );
-    // Whoever comes wakes the sweep, which tries again.
+    // Whoever comes wakes the sweep, which tries again, as often as it takes.
+    rig.log
+        .fail_next(AppendError::Full("not one byte left".into()));
     rig.clock.advance(Duration::from_secs(10));
     let _somebody = rig.connect(8, &[]);
+    rig.until("it was tried again", async |rig| {
+        says(rig, "not one byte left").await
+    })
+    .await;
+    rig.clock.advance(Duration::from_secs(10));
+    let _another = rig.connect(9, &[]);
     rig.until("it is published after all", async |rig| {
         let filter = Filter {
             unpublished: true,
@@ -844,4 +856,39 @@ async fn a_crash_between_decisions_loses_and_doubles_nothing(stage: Stage) {
     let next = rig.half().await;
     rig.resolve(&next, Resolution::Commit).await;
     assert_eq!(rig.published(), [committed.id, open.id, next.id]);
+}
+
+/// All rows and all of the history.
+async fn everything(rig: &Rig) -> (Vec<Row>, Vec<Event>) {
+    let all = Filter {
+        limit: 1000,
+        ..Filter::default()
+    };
+    let reader = rig.store.reader();
+    let rows = reader.list(&all).await.unwrap();
+    (rows, reader.history(1, 1000).await.unwrap())
+}
+
+/// Recovery twice equals recovery once.
+async fn a_start_that_is_repeated_changes_nothing_more(stage: Stage) {
+    let mut rig = Rig::on(stage).await;
+    // Its row is held back, and the watermark with it.
+    let open = rig.half().await;
+    let (committed, rolled_back, refused) = (rig.half().await, rig.half().await, rig.half().await);
+    rig.resolve(&rolled_back, Resolution::RollBack).await;
+    rig.log.fail_next(AppendError::Full("no space left".into()));
+    rig.resolve(&refused, Resolution::Commit).await;
+    rig.until("SQL knows that it is refused", async |rig| {
+        row(rig, &refused).await.unpublished.is_some()
+    })
+    .await;
+    rig.resolve(&committed, Resolution::Commit).await;
+    rig = rig.killed().await;
+    let once = everything(&rig).await;
+    for _ in 0..2 {
+        rig = rig.killed().await;
+        assert_eq!(everything(&rig).await, once);
+    }
+    assert_eq!(rig.published(), [committed.id]);
+    assert_eq!(rig.state(&open).await, State::Prepared);
 }
