@@ -211,13 +211,18 @@ async fn story_33_the_half_is_stored_while_the_database_is_locked() {
     let service = service().await;
     let lock = service.pool.begin_with("BEGIN IMMEDIATE").await.unwrap();
     let begin = service.producer.begin(&service.pool, message());
-    let unlock = async {
+    let stored = async {
         while service.coordinator.halves().is_empty() {
             tokio::task::yield_now().await;
         }
-        lock.rollback().await.unwrap();
     };
-    let (begun, ()) = tokio::join!(begin, unlock);
+    let unlock = async {
+        let stored = tokio::time::timeout(Duration::from_secs(60), stored).await;
+        lock.rollback().await.unwrap();
+        stored
+    };
+    let (begun, stored) = tokio::join!(begin, unlock);
+    assert!(stored.is_ok(), "the half message waits for the lock");
     assert_eq!(begun.unwrap().commit().await.unwrap(), Settled::Decided);
 }
 

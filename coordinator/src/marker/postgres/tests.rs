@@ -50,6 +50,42 @@ async fn postgres_keeps_every_promise_of_a_marker_store() {
     conformance::check(&database().await).await;
 }
 
+/// A function of ours that stands before that of the server says what such a server would.
+#[tokio::test]
+async fn a_server_that_keeps_no_promises_is_refused_and_given_no_table() {
+    for (says, why) in [
+        (
+            "CREATE FUNCTION current_setting(name text) RETURNS text LANGUAGE sql AS \
+             'SELECT CASE name WHEN ''fsync'' THEN ''off'' ELSE pg_catalog.current_setting(name) END'",
+            "set fsync = on",
+        ),
+        (
+            "CREATE FUNCTION current_setting(name text) RETURNS text LANGUAGE sql AS \
+             'SELECT CASE name WHEN ''server_version_num'' THEN ''130022'' ELSE pg_catalog.current_setting(name) END'",
+            "this is 13",
+        ),
+        (
+            "CREATE FUNCTION pg_is_in_recovery() RETURNS bool LANGUAGE sql AS 'SELECT true'",
+            "is a standby",
+        ),
+    ] {
+        let pool = private_postgres::pool().await;
+        execute(&pool, says).await.unwrap();
+        let options = PgConnectOptions::clone(&pool.connect_options())
+            .options([("search_path", "public,pg_catalog")]);
+        let ours_first = PgPool::connect_with(options).await.unwrap();
+        let opened = PostgresMarkers::open(&ours_first, Arc::new(ManualClock::new(1))).await;
+        let refused = opened.map(|_| ()).unwrap_err();
+        assert!(matches!(refused, MarkerError::Refused(_)), "{refused:?}");
+        assert!(refused.to_string().contains(why), "{refused}");
+        let none: bool = sqlx::query_scalar("SELECT to_regclass('halfmoon_marker') IS NULL")
+            .fetch_one(&pool)
+            .await
+            .unwrap();
+        assert!(none, "{why}");
+    }
+}
+
 #[tokio::test]
 async fn the_database_itself_refuses_to_change_or_truncate_markers() {
     let database = database().await;

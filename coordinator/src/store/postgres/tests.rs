@@ -323,12 +323,16 @@ async fn story_27_an_owner_that_freezes_in_a_transaction_is_let_go_by_the_databa
         .await
         .unwrap();
     frozen.execute(statements::OWNER_LOCKED).await.unwrap();
-    let next = loop {
-        match postgres.take_over(first.log).await {
-            Ok((_, owner)) => break owner,
-            Err(error) => assert!(matches!(error, StoreError::Unavailable(_)), "{error}"),
+    let takes_over = async {
+        loop {
+            match postgres.take_over(first.log).await {
+                Ok((_, owner)) => return owner,
+                Err(error) => assert!(matches!(error, StoreError::Unavailable(_)), "{error}"),
+            }
         }
     };
+    let next = tokio::time::timeout(Duration::from_secs(60), takes_over).await;
+    let next = next.expect("the frozen owner is let go");
     assert_eq!(next.epoch, first.epoch + 1);
     assert!(frozen.execute("COMMIT").await.is_err());
 }
