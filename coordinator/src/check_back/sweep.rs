@@ -20,6 +20,7 @@ use super::unanswered::Unanswered;
 use crate::engine::command::Command;
 use crate::engine::half;
 use crate::engine::settings::CheckBackSettings;
+use crate::engine::status::Status;
 use crate::steps;
 use crate::store::{Filter, Row, StoreError, TxReader};
 
@@ -194,6 +195,8 @@ pub struct Parts {
     pub attempts: Arc<Attempts>,
     /// Wakes the sweeper.
     pub wake: Arc<Notify>,
+    /// Told when what is stored contradicts itself.
+    pub status: Status,
     /// Settings.
     pub settings: CheckBackSettings,
 }
@@ -231,7 +234,7 @@ impl Sweeper {
         }
     }
 
-    /// Sweeps until `stop` becomes true or its sender is gone.
+    /// Sweeps until `stop` becomes true or its sender is gone, or a row cannot be understood.
     pub async fn run(mut self, mut stop: watch::Receiver<bool>) {
         let mut changes = self.parts.broker.clients().changes();
         loop {
@@ -242,6 +245,10 @@ impl Sweeper {
                 Ok(until) => until.map_or(Duration::from_secs(1), |until| {
                     until.since(self.parts.broker.log().now()).max(PAUSE)
                 }),
+                // Going on would leave others unasked without a word.
+                Err(error @ StoreError::Damaged(_)) => {
+                    return self.parts.status.fail(&error.to_string());
+                }
                 Err(error) => {
                     tracing::warn!(%error, "a sweep could not read the database; trying again");
                     Duration::from_secs(1)

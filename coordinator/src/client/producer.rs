@@ -497,7 +497,6 @@ impl Shared {
     }
 
     #[cfg(not(test))]
-    #[expect(clippy::unused_self, reason = "the seam of the tests")]
     pub(super) async fn commit<DB: LocalDatabase>(
         &self,
         open: Open<DB>,

@@ -541,7 +541,7 @@ async fn a_database_that_could_lose_commits_or_is_the_coordinators_is_refused() 
         assert!(matches!(error, MarkerError::Refused(_)), "{error}");
         assert!(error.to_string().contains(word), "{error}");
     };
-    let careless = sqlx::sqlite::SqliteConnectOptions::new()
+    let careless = SqliteConnectOptions::new()
         .filename(folder.path().join("careless.db"))
         .create_if_missing(true)
         .synchronous(sqlx::sqlite::SqliteSynchronous::Normal);

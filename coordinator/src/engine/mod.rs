@@ -423,6 +423,7 @@ impl Coordinator {
             commands: commands.downgrade(),
             attempts: attempts.clone(),
             wake: wake.clone(),
+            status: shared.status.clone(),
             settings: shared.settings.check_back.clone(),
         });
         let carrier = Carrier::new(carry::Parts {

@@ -63,7 +63,8 @@ impl Status {
         });
     }
 
-    pub(super) fn fail(&self, why: &str) {
+    /// It cannot go on, for the reason `why`.
+    pub(crate) fn fail(&self, why: &str) {
         tracing::error!(reason = why, "the coordinator has failed");
         self.set(Health::Failed(why.into()));
     }

@@ -1,5 +1,6 @@
 //! Stories of the engine, told over a log and a store in memory.
 
+mod damage;
 mod on_postgres;
 mod repairs;
 mod retention;

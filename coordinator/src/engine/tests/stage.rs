@@ -162,6 +162,18 @@ impl Stage {
         }
     }
 
+    /// Somebody has the row of a half message name a topic that is not there.
+    pub(super) async fn spoils(&self, position: Position) {
+        let table = match &self.shared.database {
+            Database::InMemory(_) => unreachable!("it has no names"),
+            Database::Sqlite { .. } => "tx",
+            Database::Postgres(..) => "halfmoon.tx",
+        };
+        let at = position.0;
+        let sql = format!("UPDATE {table} SET topic = 9999 WHERE half_pos = {at}");
+        self.execute(sql).await;
+    }
+
     /// From now on the database itself refuses whatever has [`POISON`] in it.
     pub(super) async fn refuse_poison(&self) {
         let sql = match &self.shared.database {
