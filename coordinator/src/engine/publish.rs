@@ -67,29 +67,47 @@ pub struct Decided {
     pub again: bool,
 }
 
-/// Hands `decisions`, which stand in decision order, to the log's writer in one append. Returns once they are in its queue;
-/// the feed hears when they are durable, or that the log could not take them.
+/// Hands `decisions`, which stand in decision order, to the log's writer: in one append, or in several if one has no room for
+/// them. Returns once they are in its queue; the feed hears when they are durable, or that the log could not take them.
 pub async fn hand_over(
     log: &Arc<dyn Log>,
     feed: &Arc<Feed>,
     status: &Status,
     decisions: Vec<Decided>,
 ) {
-    if decisions.is_empty() {
-        return;
-    }
-    let mut told = Vec::with_capacity(decisions.len());
-    let mut entries = Vec::with_capacity(decisions.len());
-    for decided in decisions {
-        let Decided {
-            half,
-            number,
-            copy,
-            again,
-        } = decided;
-        entries.push(entry(&half, number, copy));
+    let most = log.append_max_bytes();
+    let (mut entries, mut told, mut room) = (Vec::with_capacity(decisions.len()), Vec::new(), most);
+    for Decided {
+        half,
+        number,
+        copy,
+        again,
+    } in decisions
+    {
+        let next = entry(&half, number, copy);
+        let bytes = next.stored_len();
+        if bytes > room && !entries.is_empty() {
+            let (entries, told) = (std::mem::take(&mut entries), std::mem::take(&mut told));
+            append(log, feed, status, entries, told).await;
+            room = most;
+        }
+        room = room.saturating_sub(bytes);
+        entries.push(next);
         told.push((half, number, again));
     }
+    if !entries.is_empty() {
+        append(log, feed, status, entries, told).await;
+    }
+}
+
+/// Appends the records of decisions; `told` says for each whose it is, its number, and whether its row denies it.
+async fn append(
+    log: &Arc<dyn Log>,
+    feed: &Arc<Feed>,
+    status: &Status,
+    entries: Vec<Append>,
+    told: Vec<(Half, u64, bool)>,
+) {
     let (feed, status) = (feed.clone(), status.clone());
     let then = Box::new(move |result: Result<&[Placed], AppendError>| match result {
         Ok(placed) => {

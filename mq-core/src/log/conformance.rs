@@ -16,6 +16,7 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Waker};
 use std::time::Duration;
 
+use super::layout::stored_len;
 use super::{
     Append, AppendError, BROKER, Entry, Flush, Log, Mark, NOTE_MAX_BYTES, OwnerId, Placed,
     Position, QueueOffset, ReadError, SharedLog, Stored, Submission,
@@ -52,6 +53,7 @@ pub fn all(new: impl Fn(Arc<dyn Clock>) -> SharedLog) {
         the_end_of_a_queue_can_be_watched,
         keys_are_found_newest_first,
         bad_records_are_refused_alone,
+        an_append_has_a_largest_size,
         async_appends_become_visible,
         an_append_may_append_again,
         server_time_ignores_the_wall_clock,
@@ -473,6 +475,22 @@ fn bad_records_are_refused_alone(f: &Fixture) {
             QueueOffset(i as u64),
             "a refused append leaves no gap"
         );
+    }
+}
+
+fn an_append_has_a_largest_size(f: &Fixture) {
+    let most = f.log.append_max_bytes();
+    // Of a log without one, or of a very large one, nobody knows better.
+    if most > 1 << 20 {
+        return;
+    }
+    let first = note(OWNER, &[1; 1000]);
+    let rest = (most - first.stored_len() - stored_len(0)) as usize;
+    for (bytes, fits) in [(rest, true), (rest + 1, false)] {
+        let both = vec![first.clone(), note(OWNER, &vec![2; bytes])];
+        let outcome = submit(&*f.log, both, Flush::Sync).recv_timeout(PATIENCE);
+        let outcome = outcome.expect("an answer");
+        assert_eq!(outcome.is_ok(), fits, "{bytes}: {outcome:?}");
     }
 }
 

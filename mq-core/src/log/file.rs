@@ -265,6 +265,10 @@ impl Log for FileLog {
         self.shared.codec.id()
     }
 
+    fn append_max_bytes(&self) -> u64 {
+        self.shared.settings.append_max_bytes()
+    }
+
     fn range(&self) -> Range<Position> {
         Position(self.shared.segments.first_batch())..Position(self.shared.visible())
     }

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::fmt;
 use std::ops::Range;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -33,6 +34,7 @@ pub struct MemoryLog {
     clock: Arc<dyn Clock>,
     started: Duration,
     unindexed: Vec<String>,
+    append_max: AtomicU64,
     state: Mutex<State>,
     room: Notify,
 }
@@ -81,6 +83,7 @@ impl MemoryLog {
             clock,
             started,
             unindexed: Vec::new(),
+            append_max: AtomicU64::new(u64::MAX),
             state: Mutex::default(),
             room: Notify::new(),
         }
@@ -91,6 +94,11 @@ impl MemoryLog {
     pub fn without_keys_of(mut self, topic: impl Into<String>) -> Self {
         self.unindexed.push(topic.into());
         self
+    }
+
+    /// From now on an append may have so many bytes; there is no limit before.
+    pub fn limit_appends(&self, bytes: u64) {
+        self.append_max.store(bytes, Ordering::Relaxed);
     }
 
     /// From now on appends wait, unacknowledged and invisible, until [`MemoryLog::release`].
@@ -141,12 +149,13 @@ impl MemoryLog {
             let Some(submission) = state.waiting.pop_front() else {
                 break;
             };
-            let placed = state.store(
-                submission.entries,
-                self.now(),
-                self.clock.wall_ms(),
-                &self.unindexed,
-            );
+            let bytes: u64 = submission.entries.iter().map(Append::stored_len).sum();
+            let placed = if bytes > self.append_max_bytes() {
+                Err(AppendError::Refused(format!("it has {bytes} bytes")))
+            } else {
+                let (at, wall_ms) = (self.now(), self.clock.wall_ms());
+                state.store(submission.entries, at, wall_ms, &self.unindexed)
+            };
             drop(state);
             self.room.notify_waiters();
             match placed {
@@ -297,6 +306,10 @@ impl State {
 impl Log for MemoryLog {
     fn id(&self) -> LogId {
         self.id
+    }
+
+    fn append_max_bytes(&self) -> u64 {
+        self.append_max.load(Ordering::Relaxed)
     }
 
     fn range(&self) -> Range<Position> {
@@ -481,9 +494,13 @@ mod tests {
 
     #[test]
     fn it_keeps_the_promises_of_a_log() {
-        conformance::all(|clock| {
-            Arc::new(MemoryLog::new(LogId(1), clock).without_keys_of(conformance::UNINDEXED))
-        });
+        for most in [u64::MAX, 64 << 10] {
+            conformance::all(|clock| {
+                let log = MemoryLog::new(LogId(1), clock).without_keys_of(conformance::UNINDEXED);
+                log.limit_appends(most);
+                Arc::new(log)
+            });
+        }
     }
 
     #[test]

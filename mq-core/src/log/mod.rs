@@ -121,6 +121,12 @@ impl Entry {
 pub const NOTE_MAX_BYTES: usize = crate::wire::record::BODY_MAX_BYTES + (64 << 10);
 
 impl Append {
+    /// Bytes that its record takes in a log.
+    #[must_use]
+    pub const fn stored_len(&self) -> u64 {
+        layout::stored_len(self.entry.payload_len())
+    }
+
     /// Checks what every log insists on: a message is one whole record of the queue it names, a note has an owner and a
     /// payload that is not too long.
     ///
@@ -298,6 +304,10 @@ pub struct QueueEntry {
 pub trait Log: fmt::Debug + Send + Sync + 'static {
     /// The log's identity, the same over all its lives.
     fn id(&self) -> LogId;
+
+    /// Most bytes that the records of one append may have, each counted by [`layout::stored_len`] of its payload. A larger
+    /// append is [`AppendError::Refused`], however much room there is.
+    fn append_max_bytes(&self) -> u64;
 
     /// From the oldest kept position to the end of what is durable.
     fn range(&self) -> Range<Position>;

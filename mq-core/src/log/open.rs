@@ -5,7 +5,7 @@ use std::io;
 use std::time::Duration;
 
 use super::OwnerId;
-use super::layout::{BATCH_HEADER_BYTES, SEGMENT_HEADER_BYTES};
+use super::layout::{BATCH_HEADER_BYTES, SEGMENT_HEADER_BYTES, STAMP_BYTES};
 use super::steps::Hook;
 
 /// How a log of files behaves. Start from `Settings::default()`.
@@ -99,9 +99,10 @@ impl Settings {
         Ok(())
     }
 
-    /// Most bytes, headers included, that one append may need.
+    /// Most bytes that the records of one append may need, headers included: they stand in one batch, with any stamps.
     pub(super) fn append_max_bytes(&self) -> u64 {
-        self.segment_bytes - SEGMENT_HEADER_BYTES - BATCH_HEADER_BYTES as u64
+        let stamps = 255 * STAMP_BYTES as u64;
+        self.segment_bytes - SEGMENT_HEADER_BYTES - BATCH_HEADER_BYTES as u64 - stamps
     }
 }
 

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use super::disk::File;
 use super::key_index::{KEY_BYTES, Key};
-use super::layout::{BATCH_HEADER_BYTES, BatchHeader, RecordHeader, stored_len};
+use super::layout::{BATCH_HEADER_BYTES, BatchHeader, RecordHeader};
 use super::open::is_full;
 use super::queue_index::{ENTRY_MEMORY_BYTES, Entry as IndexEntry, Queue};
 use super::segments::Segment;
@@ -199,10 +199,9 @@ impl Writer {
         for append in entries {
             append.check()?;
             self.check_owner(append)?;
-            bytes += stored_len(append.entry.payload_len());
+            bytes += append.stored_len();
         }
-        let most =
-            self.shared.settings.append_max_bytes() - 255 * super::layout::STAMP_BYTES as u64;
+        let most = self.shared.settings.append_max_bytes();
         if bytes > most {
             return Err(AppendError::Refused(format!(
                 "it has {bytes} bytes; the segments have room for {most}"

@@ -68,6 +68,7 @@ on_every_database!(
     story_30_finals_that_were_lost_are_published_by_the_next_start_in_decision_order,
     story_31_an_operators_rollback_goes_through_the_marker,
     story_32_new_half_messages_are_busy_when_sql_stands_still_and_nothing_else_is,
+    finals_that_no_single_append_has_room_for_are_published_in_several,
     a_crash_between_decisions_loses_and_doubles_nothing,
     a_start_that_is_repeated_changes_nothing_more,
 );
@@ -839,6 +840,52 @@ async fn story_32_new_half_messages_are_busy_when_sql_stands_still_and_nothing_e
     rig.coordinator.write_held().await.unwrap();
     let rows = rig.store.reader().list(&all).await.unwrap();
     assert_eq!(rows.len(), LIMIT + 2, "whoever was busy has left nothing");
+}
+
+/// A batch decides more than a segment of the log can take at once; so does what a start finds unpublished.
+async fn finals_that_no_single_append_has_room_for_are_published_in_several(stage: Stage) {
+    const MANY: usize = 20;
+    let mut rig = Rig::on(stage).await;
+    // Room for three of them.
+    rig.log.limit_appends(1_000);
+    let mut ids = Vec::new();
+    for dies in [false, true] {
+        let mut receipts = Vec::new();
+        for _ in 0..MANY {
+            receipts.push(rig.half().await);
+        }
+        let first = busy(&mut rig).await;
+        let mut saying = Vec::new();
+        for receipt in &receipts {
+            saying.push(say(&rig, says(receipt, Resolution::Commit)).await);
+            ids.push(receipt.id);
+        }
+        if dies {
+            rig.log.hold();
+        }
+        rig.store.goes_on();
+        for saying in saying.into_iter().chain([first]) {
+            assert_eq!(saying.await.unwrap(), Ok(Outcome::DecidedNow));
+        }
+        if dies {
+            rig.store.loses_its_writer();
+            assert!(rig.log.crash() > 0, "nothing was in the log's queue");
+            rig = rig.killed().await;
+            assert_eq!(rig.coordinator.found().published, MANY + 1);
+        }
+        rig.until("all are there", async |rig| {
+            rig.published().len() == ids.len()
+        })
+        .await;
+        assert_eq!(rig.published(), ids);
+    }
+    let denied = Filter {
+        unpublished: true,
+        limit: 10,
+        ..Filter::default()
+    };
+    let denied = rig.store.reader().list(&denied).await.unwrap();
+    assert_eq!(denied, [], "nobody was told that there is no room");
 }
 
 async fn a_crash_between_decisions_loses_and_doubles_nothing(stage: Stage) {
