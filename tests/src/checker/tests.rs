@@ -221,6 +221,33 @@ fn breaks_only(promise: Promise, spoil: impl FnOnce(&mut World)) {
     assert_eq!(report.broken(), [promise], "{report}");
 }
 
+/// A bad history: what is done to the good one, and what must be found in it.
+struct Bad {
+    name: &'static str,
+    promise: Promise,
+    /// Words of the witness: they say that it is the rule that is meant which has found it.
+    says: &'static str,
+    spoil: fn(&mut World),
+}
+
+/// Each of these is found by the rule that is meant.
+#[track_caller]
+fn are_found(phase: Phase, all: &[Bad]) {
+    for bad in all {
+        let mut world = good();
+        (bad.spoil)(&mut world);
+        let report = check(&world, phase);
+        let mut found = report.violations.iter();
+        assert!(
+            found.any(|found| found.promise == bad.promise && found.witness.contains(bad.says)),
+            "{}: {:?} with {:?} was expected, not: {report}",
+            bad.name,
+            bad.promise,
+            bad.says
+        );
+    }
+}
+
 #[test]
 fn a_good_history_passes() {
     let report = check(&good(), Phase::Anytime);

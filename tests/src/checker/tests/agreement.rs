@@ -214,3 +214,331 @@ fn a_copy_of_another_half_message_than_the_row_tells_is_found() {
         });
     }
 }
+
+#[test]
+fn a_record_out_of_its_place_is_found() {
+    are_found(
+        Phase::Anytime,
+        &[
+            Bad {
+                name: "behind the end of the log",
+                promise: Promise::LogIsSound,
+                says: "the record at 500 is out of order",
+                spoil: |world| world.log.end = 500,
+            },
+            Bad {
+                name: "before the one before it",
+                promise: Promise::LogIsSound,
+                says: "the record at 400 is out of order",
+                spoil: |world| world.log.records.swap(3, 4),
+            },
+            Bad {
+                name: "the message says that it stands elsewhere",
+                promise: Promise::LogIsSound,
+                says: "the record at 300 (HALF/0) says it stands at 310",
+                spoil: |world| {
+                    let half = world.log.records[2].message.as_mut();
+                    half.expect("it is one").position = 310;
+                },
+            },
+        ],
+    );
+}
+
+#[test]
+fn a_database_that_knows_more_than_the_log_is_found() {
+    are_found(
+        Phase::Anytime,
+        &[
+            Bad {
+                name: "the watermark",
+                promise: Promise::SqlWithinTheLog,
+                says: "the watermark 701 is behind the log's end 700",
+                spoil: |world| world.sql.owner.watermark = 701,
+            },
+            Bad {
+                name: "a row",
+                promise: Promise::SqlWithinTheLog,
+                says: "stands at 700, behind the log's end 700",
+                spoil: |world| world.sql.rows[2].position = 700,
+            },
+            Bad {
+                name: "a row where another record stands",
+                promise: Promise::SqlWithinTheLog,
+                says: "no half message stands at 350",
+                spoil: |world| world.sql.rows[2].position = 350,
+            },
+            Bad {
+                name: "no owner beside a log that has seen a batch",
+                promise: Promise::SqlWithinTheLog,
+                says: "the log has 0 record(s) of the coordinator",
+                spoil: |world| {
+                    world.sql = Sql::default();
+                    world.log.records.clear();
+                },
+            },
+        ],
+    );
+}
+
+#[test]
+fn a_row_that_is_half_decided_is_found() {
+    are_found(
+        Phase::Anytime,
+        &[
+            Bad {
+                name: "decided without a time",
+                promise: Promise::OneDecision,
+                says: "is in state 1 with decision Some(1)",
+                spoil: |world| world.sql.rows[0].decided_at = None,
+            },
+            Bad {
+                name: "decided without a number",
+                promise: Promise::OneDecision,
+                says: "is in state 1 with decision None",
+                spoil: |world| world.sql.rows[0].decision = None,
+            },
+            Bad {
+                name: "open with a number",
+                promise: Promise::OneDecision,
+                says: "is in state 0 with decision Some(3)",
+                spoil: |world| world.sql.rows[2].decision = Some(3),
+            },
+            Bad {
+                name: "open with a time",
+                promise: Promise::OneDecision,
+                says: "is in state 0 with decision None",
+                spoil: |world| world.sql.rows[2].decided_at = Some(1003),
+            },
+        ],
+    );
+}
+
+#[test]
+fn numbers_that_do_not_fit_the_owner_row_are_found() {
+    are_found(
+        Phase::Anytime,
+        &[
+            Bad {
+                name: "a decision behind the last one",
+                promise: Promise::DecisionsAreNumbered,
+                says: "decision 3, the last is 2",
+                spoil: |world| world.sql.rows[1].decision = Some(3),
+            },
+            Bad {
+                name: "a decision before the first one",
+                promise: Promise::DecisionsAreNumbered,
+                says: "decision 0, the last is 2",
+                spoil: |world| world.sql.rows[1].decision = Some(0),
+            },
+            Bad {
+                name: "one number for two",
+                promise: Promise::DecisionsAreNumbered,
+                says: "decision 1 belongs to 0000000000000000000000000000000A and 0000000000000000000000000000000B",
+                spoil: |world| world.sql.rows[1].decision = Some(1),
+            },
+            Bad {
+                name: "a number that is nobody's",
+                promise: Promise::DecisionsAreNumbered,
+                says: "decision 3 of 3 is nobody's",
+                spoil: |world| world.sql.owner.last_decision = 3,
+            },
+            Bad {
+                name: "more is published than was decided",
+                promise: Promise::DecisionsAreNumbered,
+                says: "published 3 of 2 decisions",
+                spoil: |world| world.sql.owner.published = 3,
+            },
+        ],
+    );
+}
+
+#[test]
+fn a_half_message_that_is_none_or_another_is_found() {
+    let spoils: [fn(&mut Row); 5] = [
+        |row| row.id = NEW_ONE,
+        |row| row.queue_offset = 3,
+        |row| row.body_len = 6,
+        |row| row.topic = "payments".to_owned(),
+        |row| row.prepared_at = 31,
+    ];
+    for spoil in spoils {
+        breaks(Promise::HalfHasRow, Phase::Anytime, |world| {
+            spoil(&mut world.sql.rows[2]);
+        });
+    }
+    are_found(
+        Phase::Anytime,
+        &[
+            Bad {
+                name: "a note",
+                promise: Promise::HalfHasRow,
+                says: "the half message at 300 is no message",
+                spoil: |world| world.log.records[2].message = None,
+            },
+            Bad {
+                name: "a copy that is a note",
+                promise: Promise::HalfHasRow,
+                says: "at 600 is no message",
+                spoil: |world| {
+                    trim(world);
+                    world.log.records.last_mut().expect("the copy").carried = None;
+                },
+            },
+            Bad {
+                name: "a copy of what stood elsewhere than its row says",
+                promise: Promise::HalfHasRow,
+                says: "at 600 tells (200, 2, 5), the row Some((300, 2, 5))",
+                spoil: |world| {
+                    trim(world);
+                    let copy = world.log.records.last_mut().expect("the copy");
+                    copy.mark.as_mut().expect("it has one").number = 200;
+                    copy.carried.as_mut().expect("it carries one").position = 200;
+                },
+            },
+        ],
+    );
+}
+
+#[test]
+fn an_echo_that_its_row_contradicts_is_found() {
+    are_found(
+        Phase::Anytime,
+        &[
+            Bad {
+                name: "under another number",
+                promise: Promise::DecisionBeforeRecord,
+                says: "at 500 has number 1, the row state 2 and number Some(2)",
+                spoil: |world| {
+                    let mark = world.log.records[4].mark.as_mut();
+                    mark.expect("it has one").number = 1;
+                },
+            },
+            Bad {
+                name: "of what is committed",
+                promise: Promise::DecisionBeforeRecord,
+                says: "at 600 has number 1, the row state 1",
+                spoil: |world| {
+                    let echo = record(600, 60, ROLLBACK, COMMITTED_ONE, 1, None);
+                    world.log.records.push(echo);
+                },
+            },
+            Bad {
+                name: "of what is open",
+                promise: Promise::DecisionBeforeRecord,
+                says: "at 600 has number 3, the row state 0 and number None",
+                spoil: |world| {
+                    let echo = record(600, 60, ROLLBACK, OPEN_ONE, 3, None);
+                    world.log.records.push(echo);
+                },
+            },
+            Bad {
+                name: "of what has no row",
+                promise: Promise::DecisionBeforeRecord,
+                says: "the echo of 0000000000000000000000000000000D at 600 has no row",
+                spoil: |world| {
+                    let echo = record(600, 60, ROLLBACK, NEW_ONE, 3, None);
+                    world.log.records.push(echo);
+                },
+            },
+        ],
+    );
+}
+
+#[test]
+fn a_final_that_lost_something_of_its_half_message_is_found() {
+    are_found(
+        Phase::Anytime,
+        &[
+            Bad {
+                name: "it is a note",
+                promise: Promise::FinalIsTheHalf,
+                says: "it is no message",
+                spoil: |world| world.log.records[3].message = None,
+            },
+            Bad {
+                name: "it is shorter",
+                promise: Promise::FinalIsTheHalf,
+                says: "the body is another",
+                spoil: |world| {
+                    let copy = world.log.records[3].message.as_mut();
+                    copy.expect("it is one").body_len = 4;
+                },
+            },
+            Bad {
+                name: "it stands in another queue",
+                promise: Promise::FinalIsTheHalf,
+                says: "it stands in orders/1",
+                spoil: |world| {
+                    let copy = world.log.records[3].message.as_mut();
+                    copy.expect("it is one").queue = 1;
+                },
+            },
+            Bad {
+                name: "it is not what was carried forward",
+                promise: Promise::FinalIsTheHalf,
+                says: "the body is another",
+                spoil: |world| {
+                    trim(world);
+                    let mut copy = record(650, 65, MOVED, COMMITTED_ONE, 100, None);
+                    let mut carried = message("HALF", 0, 100, COMMITTED_ONE);
+                    carried.body_hash = 1;
+                    copy.carried = Some(carried);
+                    world.log.records.push(copy);
+                },
+            },
+        ],
+    );
+}
+
+#[test]
+fn a_decision_without_a_record_is_found() {
+    are_found(
+        Phase::Anytime,
+        &[Bad {
+            name: "a rollback that is published",
+            promise: Promise::OneFinal,
+            says: "decision 2 (0000000000000000000000000000000B) has no record",
+            spoil: |world| drop(world.log.records.remove(4)),
+        }],
+    );
+    are_found(
+        Phase::Healed,
+        &[Bad {
+            name: "a rollback that is not published",
+            promise: Promise::OneFinal,
+            says: "decision 2 (0000000000000000000000000000000B) has no record",
+            spoil: |world| {
+                world.log.records.remove(4);
+                world.sql.owner.published = 1;
+            },
+        }],
+    );
+}
+
+#[test]
+fn what_is_left_over_in_the_end_is_found_once_healed() {
+    are_found(
+        Phase::Healed,
+        &[
+            Bad {
+                name: "an open transaction",
+                promise: Promise::EverythingIsSettled,
+                says: "0000000000000000000000000000000C is still open",
+                spoil: |_| (),
+            },
+            Bad {
+                name: "a final that the log did not take",
+                promise: Promise::EverythingIsSettled,
+                says: "0000000000000000000000000000000A is not published",
+                spoil: |world| world.sql.rows[0].unpublished = Some("disk full".to_owned()),
+            },
+            Bad {
+                name: "a decision that does not count as published",
+                promise: Promise::EverythingIsSettled,
+                says: "published 1 of 2 decisions",
+                spoil: |world| world.sql.owner.published = 1,
+            },
+        ],
+    );
+}
