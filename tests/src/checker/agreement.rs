@@ -12,6 +12,7 @@ pub(super) fn check(world: &World, phase: Phase, report: &mut Report) {
     log_is_sound(&world.log, report);
     within_the_log(world, report);
     let rows = one_row_each(world, report);
+    earlier(world, &rows, report);
     let decisions = numbered(world, report);
     halves(world, phase, report);
     copies(world, report);
@@ -33,6 +34,7 @@ pub(super) fn unowned(world: &World, report: &mut Report) {
             format!("the log has {ours} record(s) of the coordinator, the database has no owner"),
         );
     }
+    earlier(world, &HashMap::new(), report);
 }
 
 fn log_is_sound(log: &Log, report: &mut Report) {
@@ -135,6 +137,28 @@ fn one_row_each<'a>(world: &'a World, report: &mut Report) -> HashMap<u128, &'a 
         }
     }
     rows
+}
+
+/// What an earlier look has found decided is decided so now, or forgotten.
+fn earlier(world: &World, rows: &HashMap<u128, &Row>, report: &mut Report) {
+    let forgotten = forgotten::told(world).decisions;
+    for (id, was) in &world.decided {
+        let row = rows.get(id);
+        let now = row.map(|row| (row.state, row.decision));
+        let state = if was.committed {
+            COMMITTED
+        } else {
+            ROLLED_BACK
+        };
+        let stands = match now {
+            Some(now) => now == (state, Some(was.number)),
+            None => was.number <= forgotten,
+        };
+        if !stands {
+            let what = format!("{id:032X} was {was:?}, its state and decision are {now:?}");
+            report.add(Promise::OneDecision, what);
+        }
+    }
 }
 
 fn numbered<'a>(world: &'a World, report: &mut Report) -> HashMap<u64, &'a Row> {

@@ -17,6 +17,51 @@ pub struct World {
     pub effects: Vec<Effects>,
     /// What consumers received that keep no account of their own.
     pub readers: Vec<Reader>,
+    /// What earlier looks at the same log and database have found decided.
+    pub decided: HashMap<u128, Decided>,
+}
+
+/// A decision that was found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Decided {
+    /// Its number.
+    pub number: u64,
+    /// Whether the transaction is committed; it is rolled back otherwise.
+    pub committed: bool,
+    /// Who decided, if there was a history to tell.
+    pub actor: Option<u8>,
+}
+
+impl World {
+    /// Every decision that earlier looks, rows, finals and echoes know of: for later looks. The first one that was found stays.
+    #[must_use]
+    pub fn decisions(&self) -> HashMap<u128, Decided> {
+        let deciders = self.sql.deciders();
+        let rows = self.sql.rows.iter().filter_map(|row| {
+            let decided = Decided {
+                number: row.decision?,
+                committed: row.state == COMMITTED,
+                actor: deciders.get(&row.id).copied(),
+            };
+            Some((row.id, decided))
+        });
+        let marks = self.log.records.iter().filter_map(|record| record.mark);
+        let recorded = marks
+            .filter(|mark| mark.owner == COORDINATOR && matches!(mark.kind, FINAL | ROLLBACK))
+            .map(|mark| {
+                let decided = Decided {
+                    number: mark.number,
+                    committed: mark.kind == FINAL,
+                    actor: None,
+                };
+                (mark.key, decided)
+            });
+        let mut decisions = self.decided.clone();
+        for (id, decided) in rows.chain(recorded) {
+            decisions.entry(id).or_insert(decided);
+        }
+        decisions
+    }
 }
 
 /// The durable records of a log.
@@ -122,6 +167,18 @@ pub struct Sql {
     pub events: Vec<Event>,
     /// By number.
     pub seals: Vec<Seal>,
+}
+
+impl Sql {
+    /// Who decided each transaction, as far as the history tells.
+    #[must_use]
+    pub fn deciders(&self) -> HashMap<u128, u8> {
+        let decisions = self.events.iter();
+        decisions
+            .filter(|event| matches!(event.to, COMMITTED | ROLLED_BACK))
+            .map(|event| (event.id, event.actor))
+            .collect()
+    }
 }
 
 /// The row that says who may write.

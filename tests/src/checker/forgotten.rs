@@ -1,8 +1,8 @@
 //! What the history says may be missing, since it was decided long ago: read from its sealed events, not from a table.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
-use super::facts::{Answer, COORDINATOR, Event, HALF, World, step};
+use super::facts::{Answer, COMMITTED, COORDINATOR, Event, HALF, ROLLED_BACK, World, step};
 
 /// How far the history is forgotten.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -36,46 +36,72 @@ pub(super) fn is_tell(event: &Event) -> bool {
     (event.id, event.from, event.to) == (0, Some(step::FORGOTTEN), step::FORGOTTEN)
 }
 
-/// The transactions that callers, business rows and consumers know and that have neither row nor half message: all may be
-/// forgotten, or none if there are more than numbers of decisions without a row.
-pub(super) fn transactions(world: &World) -> HashSet<u128> {
+/// What is known of a transaction that is forgotten.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Gone {
+    /// Whether it was committed.
+    pub(super) committed: bool,
+    /// Who decided, if an earlier look has seen it.
+    pub(super) actor: Option<u8>,
+}
+
+impl Gone {
+    /// The state it was left in.
+    pub(super) fn state(self) -> u8 {
+        if self.committed {
+            COMMITTED
+        } else {
+            ROLLED_BACK
+        }
+    }
+}
+
+/// The transactions that have neither row nor half message and may be forgotten: each was found decided, by an earlier look or
+/// in a final or echo that the log still has, under a number up to which decisions are forgotten.
+///
+/// Some were decided and forgotten between two looks, and their records deleted. Of those only answers tell. They count if
+/// there are no more of them than numbers that nobody is known to have had.
+pub(super) fn transactions(world: &World) -> HashMap<u128, Gone> {
     let told = told(world).decisions;
     let rows = &world.sql.rows;
-    let numbers: HashSet<u64> = rows.iter().filter_map(|row| row.decision).collect();
-    let missing = (1..=told)
-        .filter(|number| !numbers.contains(number))
-        .count();
     let marks = world.log.records.iter().filter_map(|record| record.mark);
     let halves = marks.filter(|mark| (mark.owner, mark.kind) == (COORDINATOR, HALF));
-    let known: HashSet<u128> = rows
+    let kept: HashSet<u128> = rows
         .iter()
         .map(|row| row.id)
         .chain(halves.map(|mark| mark.key))
         .collect();
-    let answers = world.answers.iter().filter_map(|answer| match *answer {
-        Answer::Half(id) | Answer::Decided(id, _) => Some(id),
-        Answer::Sent(_)
-        | Answer::Seen(_)
-        | Answer::Written(..)
-        | Answer::HalfOfKey(_)
-        | Answer::Says(..) => None,
-    });
-    let business = world
-        .databases
+    let decisions = world.decisions();
+    let found = decisions
         .iter()
-        .flat_map(|database| database.business.iter().flatten().copied());
-    let applied = world
-        .effects
-        .iter()
-        .flat_map(|effects| effects.applied.keys().copied());
-    let unknown: HashSet<u128> = answers
-        .chain(business)
-        .chain(applied)
-        .filter(|id| !known.contains(id))
+        .filter(|(id, decided)| !kept.contains(id) && decided.number <= told);
+    let numbers: HashSet<u64> = found
+        .clone()
+        .map(|(_, decided)| decided.number)
+        .chain(rows.iter().filter_map(|row| row.decision))
         .collect();
-    if unknown.len() <= missing {
-        unknown
-    } else {
-        HashSet::new()
+    let mut gone: HashMap<u128, Gone> = found
+        .map(|(id, decided)| {
+            let gone = Gone {
+                committed: decided.committed,
+                actor: decided.actor,
+            };
+            (*id, gone)
+        })
+        .collect();
+    let mut answered = HashMap::new();
+    for answer in &world.answers {
+        if let Answer::Decided(id, committed) = *answer
+            && !kept.contains(&id)
+            && !decisions.contains_key(&id)
+        {
+            let actor = None;
+            answered.entry(id).or_insert(Gone { committed, actor });
+        }
     }
+    let nobodys = (1..=told).filter(|number| !numbers.contains(number));
+    if answered.len() <= nobodys.count() {
+        gone.extend(answered);
+    }
+    gone
 }

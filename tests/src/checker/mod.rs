@@ -52,7 +52,7 @@ pub enum Promise {
     /// Every plain message that was acknowledged or received is in the log; one that was acknowledged before it was durable
     /// may be missing only with everything behind it.
     AckedMessageIsKept,
-    /// A transaction has one row and at most one decision, in rows, history and log together.
+    /// A transaction has one row and at most one decision, in rows, history and log together, at each look the same.
     OneDecision,
     /// Every answer about a decision equals the row.
     AckedDecisionStands,

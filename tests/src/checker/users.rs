@@ -5,13 +5,14 @@ use std::collections::{HashMap, HashSet};
 use super::facts::{
     Answer, COMMITTED, COORDINATOR, FORCED, HALF, MARKER, ROLLED_BACK, Row, UserDatabase, World,
 };
-use super::{Phase, Promise, Report, forgotten};
+use super::forgotten::{self, Gone};
+use super::{Phase, Promise, Report};
 
 pub(super) fn check(world: &World, phase: Phase, report: &mut Report) {
     let rows: HashMap<u128, &Row> = world.sql.rows.iter().map(|row| (row.id, row)).collect();
     let forgotten = forgotten::transactions(world);
     answers(world, &rows, &forgotten, report);
-    let deciders = deciders(world);
+    let deciders = world.sql.deciders();
     for database in &world.databases {
         markers(world, database, &deciders, phase, &forgotten, report);
     }
@@ -21,7 +22,7 @@ pub(super) fn check(world: &World, phase: Phase, report: &mut Report) {
 fn answers(
     world: &World,
     rows: &HashMap<u128, &Row>,
-    forgotten: &HashSet<u128>,
+    forgotten: &HashMap<u128, Gone>,
     report: &mut Report,
 ) {
     let halves: HashSet<u128> = world
@@ -36,17 +37,19 @@ fn answers(
     for answer in &world.answers {
         match *answer {
             Answer::Half(id) => {
-                if !halves.contains(&id) && !rows.contains_key(&id) && !forgotten.contains(&id) {
+                if !halves.contains(&id) && !rows.contains_key(&id) && !forgotten.contains_key(&id)
+                {
                     let what = format!("{id:032X} was acknowledged and is not in the log");
                     report.add(Promise::AckedHalfIsKept, what);
                 }
             }
             Answer::Decided(id, committed) => {
                 let told = if committed { COMMITTED } else { ROLLED_BACK };
-                let state = rows.get(&id).map(|row| row.state);
-                if state != Some(told) && !forgotten.contains(&id) {
+                let row = rows.get(&id).map(|row| row.state);
+                let state = row.or(forgotten.get(&id).map(|gone| gone.state()));
+                if state != Some(told) {
                     let what =
-                        format!("for {id:032X} the answer was {told}, the row says {state:?}");
+                        format!("for {id:032X} the answer was {told}, its state is {state:?}");
                     report.add(Promise::AckedDecisionStands, what);
                 }
             }
@@ -90,21 +93,12 @@ fn messages(world: &World) -> HashMap<u128, u64> {
     found
 }
 
-/// Who decided each transaction.
-fn deciders(world: &World) -> HashMap<u128, u8> {
-    let decisions = world.sql.events.iter();
-    decisions
-        .filter(|event| matches!(event.to, COMMITTED | ROLLED_BACK))
-        .map(|event| (event.id, event.actor))
-        .collect()
-}
-
 fn markers(
     world: &World,
     database: &UserDatabase,
     deciders: &HashMap<u128, u8>,
     phase: Phase,
-    forgotten: &HashSet<u128>,
+    forgotten: &HashMap<u128, Gone>,
     report: &mut Report,
 ) {
     let mut known = HashSet::new();
@@ -135,7 +129,17 @@ fn markers(
         }
     }
     let business = database.business.iter().flatten();
-    let is_known = |id: &u128| known.contains(id) || forgotten.contains(id);
+    for id in business.clone() {
+        let rolled_back = |gone: &&Gone| !gone.committed;
+        // A person who overrode the marker has decided that it be so.
+        let by_marker = |gone: &&Gone| gone.actor.is_some_and(|actor| actor != FORCED);
+        let gone = forgotten.get(id).filter(rolled_back).filter(by_marker);
+        if gone.is_some() {
+            let what = format!("{id:032X} has a business row, was rolled back and is forgotten");
+            report.add(Promise::MarkerAgrees, what);
+        }
+    }
+    let is_known = |id: &u128| known.contains(id) || forgotten.contains_key(id);
     for id in business.filter(|id| phase == Phase::Healed && !is_known(id)) {
         let what = format!("{id:032X} has a business row and the coordinator does not know it");
         report.add(Promise::MarkerAgrees, what);
@@ -184,15 +188,15 @@ fn effects(
     world: &World,
     rows: &HashMap<u128, &Row>,
     phase: Phase,
-    forgotten: &HashSet<u128>,
+    forgotten: &HashMap<u128, Gone>,
     report: &mut Report,
 ) {
     for effects in &world.effects {
         let group = &effects.group;
         for (id, times) in &effects.applied {
-            let state = rows.get(id).map(|row| row.state);
-            let is_meant = state == Some(COMMITTED) || forgotten.contains(id);
-            if *times > 1 || (*times > 0 && !is_meant) {
+            let row = rows.get(id).map(|row| row.state);
+            let state = row.or(forgotten.get(id).map(|gone| gone.state()));
+            if *times > 1 || (*times > 0 && state != Some(COMMITTED)) {
                 let what =
                     format!("{group} applied {id:032X} {times} time(s), its state is {state:?}");
                 report.add(Promise::EffectOnce, what);

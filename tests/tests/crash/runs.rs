@@ -1,9 +1,10 @@
 //! Runs of the service over one folder, and what is left after each, judged.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
-use tests::checker::facts::{Answer, World};
+use tests::checker::facts::{Answer, Decided, World};
 use tests::checker::source::Source;
 use tests::checker::{Phase, check, folder, tables};
 use tests::process::{Ended, Kill, Program};
@@ -30,6 +31,8 @@ pub(crate) struct Runs {
     seed: u64,
     /// What it has said it was told, in all runs.
     pub(crate) answers: Vec<Answer>,
+    /// What was found decided after earlier runs.
+    decided: HashMap<u128, Decided>,
 }
 
 impl Runs {
@@ -60,6 +63,7 @@ impl Runs {
             trims: false,
             seed: 0,
             answers: Vec::new(),
+            decided: HashMap::new(),
         }
     }
 
@@ -153,8 +157,9 @@ impl Runs {
     }
 
     /// Judges what is there now, and returns it. A folder that breaks a promise is kept.
-    pub(crate) async fn judge(&self, phase: Phase, after: &str) -> World {
-        let world = self.world().await;
+    pub(crate) async fn judge(&mut self, phase: Phase, after: &str) -> World {
+        let mut world = self.world().await;
+        world.decided = self.decided.clone();
         let judges_all = phase != Phase::Healed || !world.databases.is_empty();
         assert!(
             judges_all,
@@ -167,6 +172,7 @@ impl Runs {
                 self.keep().display()
             );
         }
+        self.decided = world.decisions();
         world
     }
 

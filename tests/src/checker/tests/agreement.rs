@@ -542,3 +542,58 @@ fn what_is_left_over_in_the_end_is_found_once_healed() {
         ],
     );
 }
+
+#[test]
+fn a_decision_that_an_earlier_look_has_seen_otherwise_is_found() {
+    const FIRST: Decided = Decided {
+        number: 1,
+        committed: true,
+        actor: Some(1),
+    };
+    let mut world = good();
+    world.decided = [(COMMITTED_ONE, FIRST)].into();
+    assert_eq!(world.decisions()[&COMMITTED_ONE], FIRST);
+    let report = check(&world, Phase::Anytime);
+    assert!(report.is_clean(), "{report}");
+    are_found(
+        Phase::Anytime,
+        &[
+            Bad {
+                name: "it was decided otherwise",
+                promise: Promise::OneDecision,
+                says: "its state and decision are Some((2, Some(2)))",
+                spoil: |world| world.decided = [(ROLLED_BACK_ONE, FIRST)].into(),
+            },
+            Bad {
+                name: "it had another number",
+                promise: Promise::OneDecision,
+                says: "its state and decision are Some((1, Some(1)))",
+                spoil: |world| {
+                    let second = Decided { number: 2, ..FIRST };
+                    world.decided = [(COMMITTED_ONE, second)].into();
+                },
+            },
+            Bad {
+                name: "it is open again",
+                promise: Promise::OneDecision,
+                says: "its state and decision are Some((0, None))",
+                spoil: |world| world.decided = [(OPEN_ONE, FIRST)].into(),
+            },
+            Bad {
+                name: "its row is gone",
+                promise: Promise::OneDecision,
+                says: "its state and decision are None",
+                spoil: |world| world.decided = [(NEW_ONE, FIRST)].into(),
+            },
+            Bad {
+                name: "the whole database is gone",
+                promise: Promise::OneDecision,
+                says: "its state and decision are None",
+                spoil: |world| {
+                    world.decided = [(COMMITTED_ONE, FIRST)].into();
+                    (world.log, world.sql) = (Log::default(), Sql::default());
+                },
+            },
+        ],
+    );
+}

@@ -143,13 +143,13 @@ fn an_answer_or_a_local_transaction_that_the_row_denies_is_found() {
             Bad {
                 name: "the opposite was told",
                 promise: Promise::AckedDecisionStands,
-                says: "the answer was 2, the row says Some(1)",
+                says: "the answer was 2, its state is Some(1)",
                 spoil: |world| world.answers.push(Answer::Decided(COMMITTED_ONE, false)),
             },
             Bad {
                 name: "a decision was told that nobody knows",
                 promise: Promise::AckedDecisionStands,
-                says: "the answer was 1, the row says None",
+                says: "the answer was 1, its state is None",
                 spoil: |world| world.answers.push(Answer::Decided(NEW_ONE, true)),
             },
             Bad {
