@@ -59,8 +59,9 @@ impl Gone {
 /// The transactions that have neither row nor half message and may be forgotten: each was found decided, by an earlier look or
 /// in a final or echo that the log still has, under a number up to which decisions are forgotten.
 ///
-/// Some were decided and forgotten between two looks, and their records deleted. Of those only answers tell. They count if
-/// there are no more of them than numbers that nobody is known to have had.
+/// Some were decided and forgotten between two looks, and their records deleted. Of those only callers tell, who were told of
+/// the decision, and tombstones: where one stands under a half message that was acknowledged, a check-back has asked, and has
+/// had it rolled back. They count if there are no more of them than numbers that nobody is known to have had.
 pub(super) fn transactions(world: &World) -> HashMap<u128, Gone> {
     let told = told(world).decisions;
     let rows = &world.sql.rows;
@@ -89,19 +90,29 @@ pub(super) fn transactions(world: &World) -> HashMap<u128, Gone> {
             (*id, gone)
         })
         .collect();
+    let is_unknown = |id: &u128| !kept.contains(id) && !decisions.contains_key(id);
+    let answers = world.answers.iter().filter_map(|answer| match *answer {
+        Answer::Decided(id, committed) => Some((id, committed)),
+        Answer::Half(id) => has_tombstone(world, id).then_some((id, false)),
+        Answer::Sent(_)
+        | Answer::Seen(_)
+        | Answer::Written(..)
+        | Answer::HalfOfKey(_)
+        | Answer::Says(..) => None,
+    });
     let mut answered = HashMap::new();
-    for answer in &world.answers {
-        if let Answer::Decided(id, committed) = *answer
-            && !kept.contains(&id)
-            && !decisions.contains_key(&id)
-        {
-            let actor = None;
-            answered.entry(id).or_insert(Gone { committed, actor });
-        }
+    for (id, committed) in answers.filter(|(id, _)| is_unknown(id)) {
+        let actor = None;
+        answered.entry(id).or_insert(Gone { committed, actor });
     }
     let nobodys = (1..=told).filter(|number| !numbers.contains(number));
     if answered.len() <= nobodys.count() {
         gone.extend(answered);
     }
     gone
+}
+
+fn has_tombstone(world: &World, id: u128) -> bool {
+    let mut markers = world.databases.iter().map(|database| &database.markers);
+    markers.any(|markers| markers.get(&id) == Some(&false))
 }

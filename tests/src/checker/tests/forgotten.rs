@@ -88,6 +88,23 @@ fn what_was_answered_may_be_forgotten_between_two_looks() {
 }
 
 #[test]
+fn what_a_check_back_has_fenced_may_be_forgotten_between_two_looks() {
+    let mut world = good();
+    forget_without_record(&mut world);
+    world.answers = vec![Answer::Half(COMMITTED_ONE)];
+    (world.effects, world.databases[0].business) = (Vec::new(), None);
+    let broken = check(&world, Phase::Anytime).broken();
+    assert_eq!(broken, [Promise::AckedHalfIsKept], "only its marker stands");
+    world.databases[0].markers.insert(COMMITTED_ONE, false);
+    let report = check(&world, Phase::Anytime);
+    assert!(report.is_clean(), "{report}");
+    world.databases[0].markers.insert(NEW_ONE, false);
+    world.answers.push(Answer::Half(NEW_ONE));
+    let broken = check(&world, Phase::Anytime).broken();
+    assert_eq!(broken, [Promise::AckedHalfIsKept], "one number, for two");
+}
+
+#[test]
 fn what_was_never_decided_is_not_forgotten() {
     are_found(
         Phase::Anytime,
