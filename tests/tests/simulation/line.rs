@@ -57,21 +57,24 @@ impl Line {
         lost
     }
 
-    /// A half message that has a row is found by its first position, wherever it stands now.
+    /// A half message is found by its first position, wherever it stands now: one that was acknowledged even before it has a
+    /// row, until it is forgotten.
     async fn is_found(&self, id: TransactionId, position: Position, outcome: &Outcome) {
         let row = self.store.transaction(id).await.ok().flatten();
-        let Some(row) = row.filter(|row| row.half.position == position) else {
-            return;
-        };
+        let row = row.filter(|row| row.half.position == position);
         let mut book = self.facts.book();
+        let is_forgotten = row.is_none() && book.decided.contains_key(&id);
         match outcome {
-            Outcome::NoSuchHalfMessage { why } if !book.put_back => {
+            Outcome::NoSuchHalfMessage { why } if !book.put_back && !is_forgotten => {
+                let acknowledged = book.stored.get(&id) == Some(&position);
                 drop(book);
-                self.facts.broken(format!(
-                    "{id} is not found at {position}, where its row says: {why}"
-                ));
+                if row.is_some() || acknowledged {
+                    self.facts.broken(format!(
+                        "{id} is not found at {position}, where it was acknowledged: {why}; its row is {row:?}"
+                    ));
+                }
             }
-            Outcome::DecidedNow if row.moved_to.is_some() => {
+            Outcome::DecidedNow if row.is_some_and(|row| row.moved_to.is_some()) => {
                 book.counts.add(Met::DecidedCarried);
             }
             Outcome::NoSuchHalfMessage { .. }
