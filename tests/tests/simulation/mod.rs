@@ -26,8 +26,8 @@
 //! |---|---|---|
 //! | 1 | an acknowledged half message is durable and has its row | in the end: `judge` |
 //! | 2 | the first durable decision never changes; where a database was lost, what the log has a record of, or what was acknowledged before the log's last sync | after each life and each loss: `judge/decisions` |
-//! | 3 | what was told about a decision is what stands | `judge/decisions` |
-//! | 4 | what can be read is committed in SQL | at each look: `judge/visible` |
+//! | 3 | what was told about a decision is what stands; a half message that was acknowledged is never said to be none | `judge/decisions`; at each word: `line` |
+//! | 4 | what the log says is decided, SQL has said before; what can be read is committed there | whenever the log has written: `server`; at each look: `judge/visible` |
 //! | 5 | one final for each, and one for each committed in the end | `judge/visible`, `judge/decisions`, `judge` |
 //! | 6 | what stands before the watermark is reflected in SQL | at each look and after each life: `judge/reflected` |
 //! | 7 | SQL knows no position behind the log's end | at each look and after each life: `judge/reflected` |

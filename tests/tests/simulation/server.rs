@@ -5,9 +5,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
-use coordinator::engine::Coordinator;
 use coordinator::engine::settings::Settings;
 use coordinator::engine::status::Health;
+use coordinator::engine::{Coordinator, half};
 use coordinator::store::TxStore;
 use coordinator::transaction::TransactionId;
 use mq_core::broker::{self, Broker};
@@ -117,7 +117,7 @@ impl Machine {
             batch_bytes: 16 << 10,
             index_bytes: 2_000,
             checkpoint_bytes: 100 << 10,
-            owners: vec![coordinator::engine::half::OWNER],
+            owners: vec![half::OWNER],
             keep_for: self.keeps.age,
             keep_bytes: self.keeps.bytes,
             steps: Some(Arc::new(move |_| {
@@ -184,7 +184,7 @@ impl Server {
         settings.keep_history = machine.keeps.history;
         let coordinator = Coordinator::new(store, settings);
         ensure!(
-            coordinator.claims().owner == coordinator::engine::half::OWNER,
+            coordinator.claims().owner == half::OWNER,
             "the log is opened for another owner"
         );
         let attached = Attached::new(disk);
@@ -196,6 +196,7 @@ impl Server {
             dice: world.dice.clone(),
             facts: world.facts.clone(),
             noted: [0; QUEUES as usize],
+            proved: log.range().end,
         };
         tokio::spawn(driving.drive(driver));
         let parts = broker::Parts {
@@ -359,9 +360,35 @@ struct Driving {
     facts: Facts,
     /// How far each queue was noted.
     noted: [u64; QUEUES as usize],
+    /// How far each final and echo was seen to stand for a decision.
+    proved: Position,
 }
 
 impl Driving {
+    /// What has just become durable in the log as final or echo, SQL has said before.
+    fn prove(&mut self) -> Result<()> {
+        for stored in self.log.scan(self.proved)? {
+            let stored = stored?;
+            self.proved = stored.next;
+            let ours = stored.mark.filter(|mark| mark.owner == half::OWNER);
+            if !ours.is_some_and(|mark| half::is_decision(&mark)) {
+                continue;
+            }
+            let told = half::recorded(&stored)?;
+            let stood = self.facts.book().decided.get(&told.id).copied();
+            let says = stood.map(|stood| (stood.state, stood.number));
+            ensure!(
+                says == Some((told.decision.state(), told.number)),
+                "the log has {} at {} as {:?}, decision {}; SQL has said {says:?}",
+                told.id,
+                stored.position,
+                told.decision,
+                told.number
+            );
+        }
+        Ok(())
+    }
+
     /// Takes note of what can be read, before anything is deleted.
     fn note(&mut self) -> Result<()> {
         for (queue, noted) in (0..QUEUES).zip(&mut self.noted) {
@@ -378,6 +405,15 @@ impl Driving {
         Ok(())
     }
 
+    /// What was found broken ends the run; a disk that cannot be read now is no promise.
+    fn hear(&self, found: Result<()>) {
+        if let Err(error) = found
+            && error.downcast_ref::<ReadError>().is_none()
+        {
+            self.facts.broken(format!("{error:#}"));
+        }
+    }
+
     /// Does what the log's threads would do, when chance has it.
     async fn drive(mut self, mut driver: Driver) {
         loop {
@@ -391,15 +427,14 @@ impl Driving {
             if self.log.failure().borrow().is_none() {
                 let grew = self.log.range().end > end;
                 self.facts.book().turned(begun, known, grew);
+                let proved = self.prove();
+                self.hear(proved);
             }
             match self.dice.below(20) {
                 0 | 1 => driver.sync(),
                 2..=5 => {
-                    if let Err(error) = self.note()
-                        && error.downcast_ref::<ReadError>().is_none()
-                    {
-                        self.facts.broken(format!("{error:#}"));
-                    }
+                    let noted = self.note();
+                    self.hear(noted);
                     driver.upkeep();
                     let begins = self.log.deleted();
                     let mut book = self.facts.book();
