@@ -88,6 +88,8 @@ pub(super) struct Book {
     pub(super) skipped: BTreeSet<u64>,
     /// What consumers could read at a place of the queue: what it is, and a checksum of its bytes.
     pub(super) read: BTreeMap<Place, (Kind, u32)>,
+    /// Where in the log the messages of the queues stand or stood, each noted before the log could delete it.
+    pub(super) positions: BTreeMap<Place, Position>,
     /// Where the final of a transaction was read.
     pub(super) finals: BTreeMap<TransactionId, Place>,
     /// Where the plain message was read that was sent when the COMMIT of a transaction was acknowledged.
@@ -303,6 +305,30 @@ impl Book {
         ensure!(
             first == place,
             "{what:?} is published at {first:?} and {place:?}"
+        );
+        Ok(())
+    }
+
+    /// Takes note of where in the log a message of a queue stands, which never changes.
+    pub(super) fn stands_at(&mut self, place: Place, position: Position) -> Result<()> {
+        let first = *self.positions.entry(place).or_insert(position);
+        ensure!(
+            first == position,
+            "the message at {place:?} stood at {first} and stands at {position}"
+        );
+        Ok(())
+    }
+
+    /// The messages of a queue before the offset `first` may be missing in a log that begins at `begins`: they stood before.
+    pub(super) fn are_deleted(&self, queue: u32, first: u64, begins: Position) -> Result<()> {
+        let Some(last) = first.checked_sub(1) else {
+            return Ok(());
+        };
+        // Those before it stand before it.
+        let stood = self.positions.get(&(queue, last)).copied();
+        ensure!(
+            stood.is_some_and(|stood| stood < begins),
+            "queue {queue} begins at offset {first}; offset {last} stood at {stood:?}, and the log begins at {begins}"
         );
         Ok(())
     }

@@ -1,5 +1,6 @@
 //! A running server: log, broker and coordinator on one machine, and the services that are connected to it.
 
+use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -287,10 +288,11 @@ impl Server {
         }
     }
 
-    /// The next offset of a queue.
-    pub(super) fn queue_end(&self, queue: u32) -> Result<u64> {
+    /// The first kept and the next offset of a queue.
+    pub(super) fn offsets(&self, queue: u32) -> Result<Range<u64>> {
         let queue = QueueId::new(TopicName::new(TOPIC)?, queue);
-        Ok(self.log.queue_range(&queue).end.0)
+        let range = self.log.queue_range(&queue);
+        Ok(range.start.0..range.end.0)
     }
 
     /// How far a queue was looked at.
@@ -398,7 +400,9 @@ impl Driving {
             for entry in self.log.entries(&id, from, usize::MAX)? {
                 let what = kind(&self.log.read(entry.position)?)?;
                 let place = (queue, entry.offset.0);
-                self.facts.book().stands(place, what)?;
+                let mut book = self.facts.book();
+                book.stands(place, what)?;
+                book.stands_at(place, entry.position)?;
             }
             *noted = range.end.0;
         }

@@ -1,5 +1,7 @@
 //! What consumers can read: finals of committed transactions, each once, and what was read at a place stays there.
 
+use std::ops::Range;
+
 use anyhow::{Result, ensure};
 use coordinator::store::TxStore as _;
 use coordinator::transaction::{State, TransactionId};
@@ -21,8 +23,10 @@ pub(super) async fn look(server: &Server, world: &World) -> Result<()> {
             Err(_) if server.log.failure().borrow().is_some() => return Ok(()),
             Err(error) => return Err(error),
         };
-        // The oldest may be deleted.
-        let from = new.first().map_or(from, |first| first.offset.max(from));
+        let Range { start, end } = server.offsets(queue)?;
+        let begins = server.log.range().start;
+        world.facts.book().are_deleted(queue, start, begins)?;
+        let from = from.max(start);
         for (expected, one) in (from..).zip(&new) {
             ensure!(
                 one.offset == expected,
@@ -34,8 +38,7 @@ pub(super) async fn look(server: &Server, world: &World) -> Result<()> {
                 is_committed(server, world, id).await?;
             }
         }
-        let end = server.queue_end(queue)?;
-        let expected = new.last().map_or(end, |last| last.offset + 1);
+        let expected = new.last().map_or(from, |last| last.offset + 1);
         ensure!(
             end == expected,
             "queue {queue} ends at offset {end}, its last message is {expected} - 1"
