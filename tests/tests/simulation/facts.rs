@@ -76,8 +76,6 @@ pub(super) struct Book {
     pub(super) told: BTreeMap<TransactionId, Vec<Told>>,
     /// Decisions by the word that made them.
     pub(super) spoken: BTreeMap<TransactionId, Spoken>,
-    /// Local transactions that committed, in the database of the markers.
-    pub(super) business: BTreeSet<TransactionId>,
     /// What SQL has said of decisions so far, whether or not it still has their rows.
     pub(super) decided: BTreeMap<TransactionId, Stood>,
     /// How long SQL keeps decisions at least.
@@ -106,6 +104,8 @@ pub(super) struct Book {
     /// What stood in the services' database when it was last looked at, and what the library has deleted there.
     pub(super) markers: BTreeMap<TransactionId, Marker>,
     pub(super) pruned: BTreeSet<TransactionId>,
+    /// Those whose decision was lost with its database when their marker was deleted already: nobody knows any more.
+    pub(super) unproved: BTreeSet<TransactionId>,
     /// Everything of ours in the log before it was compared with SQL.
     pub(super) compared: Position,
     /// Where the log began when it was last looked at.
@@ -162,6 +162,10 @@ pub(super) enum Met {
     CheckOfAnother,
     Fenced,
     MarkerFault,
+    /// A check-back came while the local transaction was open.
+    LockedMarker,
+    /// The library has deleted a marker.
+    MarkerPruned,
     Contradiction,
     DeadProcess,
     PublishedLate,
@@ -204,7 +208,7 @@ pub(super) enum Met {
 }
 
 impl Met {
-    const ALL: [Self; 40] = [
+    const ALL: [Self; 42] = [
         Self::Transaction,
         Self::Commit,
         Self::RollBack,
@@ -224,6 +228,8 @@ impl Met {
         Self::CheckOfAnother,
         Self::Fenced,
         Self::MarkerFault,
+        Self::LockedMarker,
+        Self::MarkerPruned,
         Self::Contradiction,
         Self::DeadProcess,
         Self::PublishedLate,

@@ -10,7 +10,6 @@ use coordinator::client::endpoint::{
 };
 use coordinator::engine::Coordinator;
 use coordinator::marker::Marker;
-use coordinator::marker::model::Model as Markers;
 use coordinator::store::TxReader as _;
 use coordinator::store::model::Model as Store;
 use coordinator::transaction::{Actor, Decision, Resolution, TransactionId};
@@ -22,6 +21,7 @@ use super::connections::Connections;
 use super::dice::Dice;
 use super::facts::{Facts, Met};
 use super::judge::asked;
+use super::tables::Tables;
 
 /// The group of a service with a mistake: what it repeats may be the opposite.
 pub(super) const MISTAKEN: &str = "billing";
@@ -37,7 +37,7 @@ pub(super) struct Line {
     pub(super) store: Store,
     pub(super) connections: Connections,
     /// The services' database, to compare answers with.
-    pub(super) markers: Arc<Markers>,
+    pub(super) tables: Arc<Tables>,
     pub(super) dice: Arc<Dice>,
     pub(super) facts: Facts,
     /// Nothing is lost or repeated.
@@ -85,7 +85,7 @@ impl Line {
         }
     }
 
-    /// What a marker is said to prove must stand in the services' database.
+    /// What a marker is said to prove must stand in the services' database; a marker may be deleted on the answer's way.
     fn is_true(&self, request: &Resolve) {
         let expected = match request.resolution {
             Resolution::Commit => Marker::Committed,
@@ -93,8 +93,12 @@ impl Line {
             Resolution::Unknown | Resolution::InFlight => return,
         };
         let id = request.id;
-        let stands = self.markers.standing(id);
-        if request.actor == Actor::Marker && stands != Some(expected) {
+        if request.actor != Actor::Marker {
+            return;
+        }
+        let stands = self.tables.markers.standing(id);
+        let is_pruned = expected == Marker::Committed && self.facts.book().pruned.contains(&id);
+        if stands != Some(expected) && !is_pruned {
             let said = request.resolution;
             self.facts.broken(format!(
                 "a check-back for {id} is answered with {said:?}, and its marker is {stands:?}"

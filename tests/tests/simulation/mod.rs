@@ -7,7 +7,8 @@
 //! | `calendar` | the clocks of a machine whose wall clock jumps |
 //! | `attached` | a disk that can be taken from a machine |
 //! | `witness` | the store, with every batch on record |
-//! | `marker_database` | the services' database: slow, locked, losing answers |
+//! | `tables` | the services' database: markers and business rows, and the local transactions that write both |
+//! | `marker_database` | the library's connection to it: slow, losing answers |
 //! | `line` | the network between a client and the coordinator: it delays, loses and repeats |
 //! | `connections` | who is connected, as the network knows it |
 //! | `services` | processes that run local transactions, die and come back |
@@ -32,9 +33,9 @@
 //! | 6 | what stands before the watermark is reflected in SQL | at each look and after each life: `judge/reflected` |
 //! | 7 | SQL knows no position behind the log's end | at each look and after each life: `judge/reflected` |
 //! | 8 | SQL batches have no gap but those of repairs; who was replaced commits nothing more and stops | at each commit: `witness`; `life` |
-//! | 9 | committed exactly if the local transaction is | in the end: `judge` |
-//! | 10 | an answer from a marker is what stands there, and a marker never changes | at each answer: `line`; at each look: `judge` |
-//! | 11 | what was read at an offset stays there, without gaps | at each look: `judge/visible` |
+//! | 9 | committed exactly if the business row stands, and that exactly if the marker does. A double of the library writes the marker, the service the row; that the library begins with it is shown where there is a database | markers and rows at each look, all three in the end: `judge` |
+//! | 10 | an answer from a marker is what stands there, and a marker never changes; one that is deleted was that of a commit in SQL | at each answer: `line`; at each look: `judge`; at each deletion: `marker_database` |
+//! | 11 | what was read at an offset stays there, without gaps; what is missing stood before the log's beginning | at each look: `judge/visible` |
 //! | 12 | finals stand in the order of decisions, and decisions in the order of words and answers; what was sent behind an acknowledged COMMIT stands behind its final | in the end: `judge`, `judge/decisions` |
 //! | 13 | what the log has deleted is in SQL, and held nothing that is needed; a half message is found by its first position | at each look and after each life: `judge/reflected`; at each word: `line` |
 //! | 14 | nobody is asked too early, no check counts that was not answered; server time is no wall clock's | at each check-back and after each life: `judge/asked`; at each look: `server` |
@@ -57,13 +58,13 @@ mod operate;
 mod restore;
 mod server;
 mod services;
+mod tables;
 mod witness;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use anyhow::{Context, Result, ensure};
-use coordinator::marker::model::Model as Markers;
 use coordinator::store::TxReader as _;
 use coordinator::store::model::Model as Store;
 use coordinator::transaction::MarkerIdentity;
@@ -72,6 +73,7 @@ use mq_core::log::memory_disk::MemoryDisk;
 use self::dice::Dice;
 use self::facts::{Counts, Facts, Met};
 use self::server::Keeps;
+use self::tables::Tables;
 use self::witness::Witness;
 
 /// Seeds of a run unless told otherwise.
@@ -90,7 +92,8 @@ struct World {
     store: Store,
     /// The store as the server sees it.
     witness: Witness,
-    markers: Arc<Markers>,
+    /// The services' database.
+    tables: Arc<Tables>,
     facts: Facts,
     /// How long messages and decided transactions are kept in this run.
     keeps: Keeps,
@@ -119,7 +122,7 @@ impl World {
             disk: MemoryDisk::new(),
             witness: Witness::new(&store, &facts),
             store,
-            markers: Arc::new(Markers::new(MarkerIdentity(0xA11CE))),
+            tables: Arc::new(Tables::new(MarkerIdentity(0xA11CE))),
             facts,
             kept: Mutex::default(),
         }

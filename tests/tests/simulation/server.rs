@@ -227,7 +227,7 @@ impl Server {
             log: self.log.clone(),
             store: world.store.clone(),
             connections: self.connections.clone(),
-            markers: world.markers.clone(),
+            tables: world.tables.clone(),
             dice: world.dice.clone(),
             facts: world.facts.clone(),
             good: self.machine.good,
@@ -245,7 +245,7 @@ impl Server {
         };
         let markers = || {
             Some(Arc::new(MarkerDatabase {
-                markers: world.markers.clone(),
+                tables: world.tables.clone(),
                 decided: world.store.reader(),
                 dice: world.dice.clone(),
                 facts: world.facts.clone(),

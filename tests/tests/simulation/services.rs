@@ -29,6 +29,10 @@ pub(super) const TOPIC: &str = "orders";
 pub(super) const QUEUES: u32 = 3;
 /// Local transactions of a process at a time.
 const AT_A_TIME: u64 = 6;
+/// How long a process has nothing to do, at least: markers are looked at every five seconds.
+const IDLE: Duration = Duration::from_secs(5);
+/// Longest time that markers are kept.
+const MARKERS_KEPT: Duration = Duration::from_secs(4);
 
 /// What a process is made of.
 #[derive(Clone)]
@@ -59,6 +63,11 @@ impl Service {
                 producer.close().await;
                 tokio::time::sleep(self.line.dice.time(Duration::from_secs(3))).await;
             }
+            if self.line.dice.percent(8) {
+                // It has nothing to do for a while but to answer, and to delete markers.
+                let idle = IDLE + self.line.dice.time(IDLE);
+                tokio::time::sleep(idle).await;
+            }
             // Whatever it was doing, it is dead.
             running.shutdown().await;
             producer.close().await;
@@ -78,7 +87,9 @@ impl Service {
         let mut builder = Producer::builder(name)
             .clock_and_random(Arc::clone(&self.clock), Arc::clone(&line.dice) as _);
         builder = match &self.markers {
-            Some(markers) => builder.markers(Markers::new().add_store(markers.clone())?),
+            Some(markers) => builder
+                .markers(Markers::new().add_store(markers.clone())?)
+                .keep_markers(line.dice.time(MARKERS_KEPT)),
             None => {
                 let (dice, good) = (Arc::clone(&line.dice), line.good);
                 builder.check_back(move |asked: Asked| {
@@ -141,24 +152,35 @@ impl Service {
             None => producer.half(outgoing).await,
         };
         let Ok(half) = half else { return };
-        let long = if dice.percent(5) { 3_000 } else { 30 };
+        let long = if dice.percent(8) { 3_000 } else { 30 };
         tokio::time::sleep(dice.time(Duration::from_millis(long))).await;
         let (id, kind) = (half.id(), dice.below(100));
         // What becomes of it is compared in the end, whatever the client was told.
         let (settled, committed) = match &self.markers {
-            Some(_) if kind < 75 => {
-                if !self.line.markers.commit(id) {
+            Some(_) if kind < 90 => {
+                let Some(mut local) = self.line.tables.begin(id) else {
                     self.line.facts.book().counts.add(Met::Fenced);
                     return;
-                }
-                self.line.facts.book().business.insert(id);
+                };
+                tokio::time::sleep(dice.time(Duration::from_millis(long))).await;
+                local.write_business();
                 tokio::time::sleep(dice.time(Duration::from_millis(5))).await;
-                if kind < 5 {
-                    return;
+                if kind < 75 {
+                    if !local.commit() {
+                        let what = format!("{id} was fenced while its local transaction was open");
+                        self.line.facts.broken(what);
+                        return;
+                    }
+                    tokio::time::sleep(dice.time(Duration::from_millis(5))).await;
+                    if kind < 5 {
+                        return;
+                    }
+                    (half.commit().await, true)
+                } else {
+                    drop(local);
+                    (half.roll_back().await, false)
                 }
-                (half.commit().await, true)
             }
-            Some(_) if kind < 90 => (half.roll_back().await, false),
             // A service with a mistake says the opposite of what it has done.
             None if kind < 80 => {
                 if committed(id) == (kind < 10) {

@@ -196,6 +196,9 @@ pub(in super::super) async fn after_a_loss(
         book.decided.remove(&id);
         book.spoken.remove(&id);
         book.counts.add(Met::OpenAgain);
+        if book.pruned.contains(&id) {
+            book.unproved.insert(id);
+        }
     }
     let given: BTreeSet<u64> = book.decided.values().map(|stood| stood.number).collect();
     // None of them has a record, as was seen above.

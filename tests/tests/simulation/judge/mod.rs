@@ -58,9 +58,10 @@ async fn look(server: &Server, world: &World) -> Result<()> {
     Ok(())
 }
 
-/// A marker never changes, and only the library deletes any.
+/// A marker never changes, only the library deletes any, and one says that the local transaction is committed exactly if the
+/// business row stands.
 fn markers(world: &World) -> Result<()> {
-    let now = world.markers.all();
+    let (now, business) = (world.tables.markers.all(), world.tables.business());
     let mut book = world.facts.book();
     for (id, before) in &book.markers {
         let stands = now.get(id);
@@ -68,6 +69,24 @@ fn markers(world: &World) -> Result<()> {
         ensure!(
             stands == Some(before) || deleted,
             "the marker of {id} was {before:?} and is {stands:?}"
+        );
+    }
+    for (id, stands) in &now {
+        // Where a marker was deleted, whoever is asked late plants a tombstone: all is decided.
+        let fits = match stands {
+            Marker::Committed => business.contains(id),
+            Marker::Tombstone => !business.contains(id) || book.pruned.contains(id),
+        };
+        let has = business.contains(id);
+        ensure!(
+            fits,
+            "the marker of {id} is {stands:?}, its business row is there: {has}"
+        );
+    }
+    for id in &business {
+        ensure!(
+            now.contains_key(id) || book.pruned.contains(id),
+            "{id} has a business row and no marker, and nobody has deleted one"
         );
     }
     book.markers = now;
@@ -160,6 +179,7 @@ fn agree(
     published: &BTreeSet<TransactionId>,
     digest: &mut Sha256,
 ) -> Result<Counts> {
+    let business = world.tables.business();
     let mut book = world.facts.book();
     let mut ends = BTreeMap::new();
     for (id, row) in rows {
@@ -183,7 +203,7 @@ fn agree(
         if has_marker {
             ensure!(state != State::Parked, "{id} has a marker and is parked");
             ensure!(
-                committed == book.business.contains(&id),
+                committed == business.contains(&id) || book.unproved.contains(&id),
                 "{id} is {state:?}, its local transaction is otherwise"
             );
         }
