@@ -16,6 +16,7 @@ use super::facts::{Counts, Met};
 use super::judge;
 use super::late;
 use super::operate;
+use super::recovered::{Left, QUIET};
 use super::restore;
 use super::server::{Machine, Server};
 use super::witness::Frozen;
@@ -188,10 +189,82 @@ async fn take_over(world: &World, machine: &Machine, first: &Server) -> Result<O
     Ok(Some(second))
 }
 
-/// A life without trouble, in which everything must come to its end. Returns a digest of it; `None` if the disk had a fault left
-/// that ended it, or the database was older than the log.
+/// The last lives: what a start makes of what trouble has left, a second one leaves as it is; then everything comes to its end;
+/// then a start has nothing more to do. Returns a digest of what stands; `None` if the disk had a fault left that ended one of
+/// them, or the database was older than the log.
 pub(super) fn healing(world: &World) -> Result<Option<(String, Counts)>> {
     world.store.heal();
+    let (Some(once), Some(twice)) = (recovered(world)?, recovered(world)?) else {
+        return Ok(None);
+    };
+    once.stays(&twice).context("the second start in a row")?;
+    let Some(healed) = healed(world)? else {
+        return Ok(None);
+    };
+    world.disk.restart();
+    let end = block_on(Left::now(world))?;
+    let Some(again) = recovered(world)? else {
+        return Ok(None);
+    };
+    end.stays(&again).context("a start when all is done")?;
+    Ok(Some(healed))
+}
+
+/// A life without clients, until there is nothing left to publish; what it leaves.
+fn recovered(world: &World) -> Result<Option<Left>> {
+    let runtime = runtime()?;
+    let lived = runtime.block_on(async {
+        let machine = Machine::quiet(world);
+        let Some(server) = begin(world, &machine).await? else {
+            return Ok(false);
+        };
+        let quiet = async {
+            loop {
+                tokio::time::sleep(QUIET).await;
+                if is_published(world, &server).await? {
+                    return anyhow::Ok(());
+                }
+            }
+        };
+        tokio::select! {
+            biased;
+            why = server.failed() => bail!("{why}"),
+            quiet = tokio::time::timeout(HEALED_WITHIN, quiet) => {
+                quiet.context("not everything is published")??;
+            }
+        }
+        anyhow::Ok(true)
+    });
+    // It is killed.
+    drop(runtime);
+    world.disk.restart();
+    match lived {
+        Err(error) if was_planned(&error) => Ok(None),
+        Err(error) => Err(error),
+        Ok(false) => Ok(None),
+        Ok(true) => block_on(Left::now(world)).map(Some),
+    }
+}
+
+/// Whether every decision has its record, and every half message in the log its row.
+async fn is_published(world: &World, server: &Server) -> Result<bool> {
+    world.facts.book().check()?;
+    let held = server.coordinator.write_held().await;
+    held.map_err(|why| anyhow!(why))?;
+    let reader = world.store.reader();
+    let denied = Filter {
+        unpublished: true,
+        limit: 1,
+        ..Filter::default()
+    };
+    let denied = reader.list(&denied).await?.len();
+    // Last: a decision that comes in between is not yet counted as published.
+    let owner = reader.owner().await?.context("the store has no owner")?;
+    Ok(denied == 0 && owner.published == owner.last_decision)
+}
+
+/// A life without trouble, in which everything must come to its end.
+fn healed(world: &World) -> Result<Option<(String, Counts)>> {
     let runtime = runtime()?;
     let lived = runtime.block_on(async {
         let machine = Machine::good(world);
@@ -205,30 +278,14 @@ pub(super) fn healing(world: &World) -> Result<Option<(String, Counts)>> {
         let healed = async {
             loop {
                 tokio::time::sleep(Duration::from_millis(100)).await;
-                world.facts.book().check()?;
-                server
-                    .coordinator
-                    .write_held()
-                    .await
-                    .map_err(|why| anyhow!(why))?;
-                let reader = world.store.reader();
                 let prepared = Filter {
                     state: Some(State::Prepared),
                     limit: 1,
                     ..Filter::default()
                 };
-                let denied = Filter {
-                    unpublished: true,
-                    limit: 1,
-                    ..Filter::default()
-                };
-                let open = reader.list(&prepared).await?.len()
-                    + reader.list(&denied).await?.len()
+                let open = world.store.reader().list(&prepared).await?.len()
                     + operate::ask_about_parked(world, &server.coordinator).await?;
-                // Last: a decision that comes in between is not yet counted as published.
-                let owner = reader.owner().await?.context("the store has no owner")?;
-                let done = owner.published == owner.last_decision;
-                if done && open == 0 {
+                if is_published(world, &server).await? && open == 0 {
                     return anyhow::Ok(());
                 }
             }

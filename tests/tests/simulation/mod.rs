@@ -16,6 +16,7 @@
 //! | `late` | words about transactions that are forgotten |
 //! | `server` | a running server |
 //! | `life` | one life of the server, from its start to its crash |
+//! | `recovered` | what a start must leave as it was |
 //! | `restore` | databases and logs that were put back to what they were |
 //! | `forgetting` | what may be missing in SQL since it was forgotten |
 //! | `facts` | what was promised and seen, across all lives |
@@ -39,7 +40,7 @@
 //! | 12 | finals stand in the order of decisions, and decisions in the order of words and answers; what was sent behind an acknowledged COMMIT stands behind its final | in the end: `judge`, `judge/decisions` |
 //! | 13 | what the log has deleted is in SQL, and held nothing that is needed; a half message is found by its first position | at each look and after each life: `judge/reflected`; at each word: `line` |
 //! | 14 | nobody is asked too early, no check counts that was not answered; server time is no wall clock's | at each check-back and after each life: `judge/asked`; at each look: `server` |
-//! | 15 | everything comes to its end | in the end: `life`, `judge` |
+//! | 15 | a start leaves what the one before it has left, but for epoch and fingerprint of the owner row: all rows, events, seals and records. Everything comes to its end. There are no consumers: effects are judged where the service is a process | after trouble, and in the end: `recovered`, `life`, `judge` |
 //!
 //! `tests/run simulation --seeds N` runs so many seeds; `HALFMOON_SEED=S tests/run simulation` runs one and prints it.
 
@@ -55,6 +56,7 @@ mod life;
 mod line;
 mod marker_database;
 mod operate;
+mod recovered;
 mod restore;
 mod server;
 mod services;

@@ -26,11 +26,11 @@ pub(super) fn between_lives(world: &World) -> Result<()> {
         return Ok(());
     }
     match world.dice.below(100) {
-        0..12 => block_on(restore(world, world.a_backup())),
-        12..14 => block_on(restore(world, Some(Model::new()))),
-        14..34 => block_on(try_an_older_log(world)),
-        34..64 => block_on(try_the_lost_end(world)),
-        64..80 => {
+        0..18 => block_on(restore(world, world.a_backup())),
+        18..20 => block_on(restore(world, Some(Model::new()))),
+        20..42 => block_on(try_an_older_log(world)),
+        42..64 => block_on(try_the_lost_end(world)),
+        64..86 => {
             world.keep_a_log();
             Ok(())
         }

@@ -98,6 +98,14 @@ impl Machine {
         }
     }
 
+    /// The same, and nothing is deleted or forgotten while time passes.
+    pub(super) fn quiet(world: &World) -> Self {
+        Self {
+            keeps: Keeps::default(),
+            ..Self::good(world)
+        }
+    }
+
     /// Whether the power was cut.
     pub(super) fn has_no_power(&self) -> bool {
         let left = self.steps_left.load(Ordering::Relaxed);
