@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use mq_core::clock::ServerTime;
+use mq_core::log::layout::stored_len;
 use mq_core::log::{Append, AppendError, Entry, Flush, Full, Placed, Position, Submission};
 use mq_core::names::QueueId;
 use mq_core::wire::encoded::EncodedRecord;
@@ -32,6 +33,13 @@ pub(super) struct Admitted {
     first_wait: Duration,
     slot: OwnedSemaphorePermit,
     hold: Hold,
+}
+
+impl Admitted {
+    /// Bytes that its record takes in the log.
+    pub(super) const fn stored_len(&self) -> u64 {
+        stored_len(self.record.len())
+    }
 }
 
 /// Why a half message may not be appended.

@@ -95,6 +95,9 @@ impl super::Shared {
     fn collect(&self, level: u8, now: ServerTime, work: &mut Work) -> Result<(), ReadError> {
         let queue = waiting_queue(level);
         let from = self.journal.known.next_delayed(level);
+        // A stored record takes less than twice the bytes of a message.
+        let room = self.journal.log.append_max_bytes() / 2;
+        let most = COPIED_BYTES.min(usize::try_from(room).unwrap_or(usize::MAX));
         let first_kept = self.journal.log.queue_range(&queue).start.0;
         if from < first_kept {
             work.given_up.push(Change::Delayed {
@@ -113,7 +116,7 @@ impl super::Shared {
                 work.next = earlier(work.next, due);
                 return Ok(());
             }
-            if work.bytes > 0 && work.bytes + entry.size as usize > COPIED_BYTES {
+            if work.bytes > 0 && work.bytes + entry.size as usize > most {
                 return Ok(());
             }
             if let Some(copy) = self.copy(level, &entry)? {

@@ -251,8 +251,9 @@ impl Journal {
 
     /// Writes the consumer offsets that changed. What fails is kept for the next time.
     pub(crate) async fn write_offsets(&self, flush: Flush) -> Result<(), AppendError> {
+        let most = notes::offsets_max(self.log.append_max_bytes());
         loop {
-            let taken = self.known.offsets().take_unwritten(notes::OFFSETS_MAX);
+            let taken = self.known.offsets().take_unwritten(most);
             if taken.is_empty() {
                 return Ok(());
             }
@@ -294,7 +295,8 @@ impl Journal {
             .await?;
         let applied = barrier.first().map_or(0, |placed| placed.position.0);
         let mut first = None;
-        for note in notes::of_snapshot(random.next_u128(), applied, self.known.snapshot()) {
+        let (changes, room) = (self.known.snapshot(), self.log.append_max_bytes());
+        for note in notes::of_snapshot(random.next_u128(), applied, changes, room) {
             let placed = self.append(vec![note], Flush::Sync).await?;
             first = first.or(placed.first().map(|placed| placed.position));
         }

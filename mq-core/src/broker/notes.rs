@@ -16,8 +16,10 @@ pub(crate) const SNAPSHOT: u8 = 2;
 /// Mark of the delivered copy of a delayed message; the key is the level, the number its offset in the level's queue.
 pub(crate) const DELIVERED: u8 = 3;
 
-/// Most consumer offsets in one note: at most about 340 bytes each, so that it stays well below its limit.
+/// Most consumer offsets in one note, so that it stays well below its limit.
 pub(crate) const OFFSETS_MAX: usize = 2_000;
+/// About how many bytes an offset with the longest names has.
+const OFFSET_BYTES: u64 = 340;
 /// About how many bytes of changes one note of a snapshot has: half of what a note can hold.
 const SNAPSHOT_NOTE_BYTES: usize = 512 << 10;
 
@@ -62,14 +64,21 @@ pub(crate) struct SnapshotPart {
 #[error("a note of the broker cannot be read: {0}; it was written by a newer version")]
 pub(crate) struct NoteError(#[from] serde_json::Error);
 
+/// Most consumer offsets in one note of a log with `room` bytes for one append.
+pub(crate) fn offsets_max(room: u64) -> usize {
+    usize::try_from(room / 2 / OFFSET_BYTES).map_or(OFFSETS_MAX, |most| most.clamp(1, OFFSETS_MAX))
+}
+
 /// The note that holds `changes`: one change, or at most [`OFFSETS_MAX`] offsets.
 pub(crate) fn of_changes(changes: &[Change]) -> Append {
     note(CHANGES, 0, 0, serde_json::to_vec(changes))
 }
 
 /// The notes of a snapshot.
-pub(crate) fn of_snapshot(id: u128, applied: u64, changes: Vec<Change>) -> Vec<Append> {
-    let pieces = split(changes);
+pub(crate) fn of_snapshot(id: u128, applied: u64, changes: Vec<Change>, room: u64) -> Vec<Append> {
+    // What is around the changes, and what the log adds, is far less than the half that is left.
+    let most = usize::try_from(room / 2).unwrap_or(usize::MAX);
+    let pieces = split(changes, most.min(SNAPSHOT_NOTE_BYTES));
     let parts = pieces.len() as u64;
     let mut notes = Vec::new();
     for (number, changes) in (0..).zip(pieces) {
@@ -83,13 +92,13 @@ pub(crate) fn of_snapshot(id: u128, applied: u64, changes: Vec<Change>) -> Vec<A
     notes
 }
 
-/// Pieces of about [`SNAPSHOT_NOTE_BYTES`] each, at least one.
-fn split(changes: Vec<Change>) -> Vec<Vec<Change>> {
+/// Pieces of about `most` bytes each, at least one.
+fn split(changes: Vec<Change>, most: usize) -> Vec<Vec<Change>> {
     let mut pieces = Vec::new();
     let (mut piece, mut bytes) = (Vec::new(), 0);
     for change in changes {
         let len = serde_json::to_vec(&change).map_or(0, |json| json.len() + 1);
-        if bytes + len > SNAPSHOT_NOTE_BYTES && !piece.is_empty() {
+        if bytes + len > most && !piece.is_empty() {
             pieces.push(std::mem::take(&mut piece));
             bytes = 0;
         }
@@ -163,7 +172,7 @@ mod tests {
         let note = of_changes(&vec![change.clone(); OFFSETS_MAX]);
         assert!(payload(&note).len() <= NOTE_MAX_BYTES);
         assert_eq!(read_changes(payload(&note)).unwrap().len(), OFFSETS_MAX);
-        let notes = of_snapshot(7, 99, vec![change; 4 * OFFSETS_MAX]);
+        let notes = of_snapshot(7, 99, vec![change; 4 * OFFSETS_MAX], u64::MAX);
         let parts: Vec<_> = notes
             .iter()
             .map(|note| read_snapshot(payload(note)).unwrap())
@@ -185,8 +194,27 @@ mod tests {
     }
 
     #[test]
+    fn a_full_note_of_offsets_has_room_in_the_log() {
+        let group = GroupName::new("g".repeat(120)).unwrap();
+        let topic = TopicName::new("t".repeat(127)).unwrap();
+        let change = Change::Offset((group, topic, u32::MAX, u64::MAX));
+        assert_eq!(offsets_max(u64::MAX), OFFSETS_MAX);
+        let note = of_changes(&vec![change; offsets_max(7_000)]);
+        assert!(note.stored_len() <= 7_000 && note.stored_len() > 2_000);
+    }
+
+    #[test]
+    fn each_note_of_a_snapshot_has_room_in_the_log() {
+        let (group, topic) = (GroupName::new("g").unwrap(), TopicName::new("t").unwrap());
+        let change = Change::Offset((group, topic, 0, 7));
+        let notes = of_snapshot(7, 99, vec![change; 200], 4000);
+        assert!(notes.len() > 2, "{}", notes.len());
+        assert!(notes.iter().all(|note| note.stored_len() <= 4000));
+    }
+
+    #[test]
     fn an_empty_snapshot_still_has_a_note() {
-        assert_eq!(of_snapshot(1, 0, vec![]).len(), 1);
+        assert_eq!(of_snapshot(1, 0, vec![], u64::MAX).len(), 1);
     }
 
     #[test]

@@ -26,7 +26,10 @@ const SENDERS_FLAGS: i32 = 0x703 | crate::wire::system::CLAIMABLE_FLAGS;
 #[derive(Debug, Default)]
 pub(super) struct Outgoing {
     entries: Vec<Append>,
+    /// Of their bodies.
     bytes: usize,
+    /// Of their records in the log.
+    stored_bytes: u64,
     delayed: bool,
     waiting: Vec<Waiting>,
 }
@@ -52,6 +55,12 @@ impl Outgoing {
                 queue,
                 unique_key,
             }) => {
+                let stored_bytes: u64 = entries.iter().map(Append::stored_len).sum();
+                let most = service.broker().log().append_max_bytes();
+                if self.stored_bytes + stored_bytes > most {
+                    self.store(service).await;
+                }
+                self.stored_bytes += stored_bytes;
                 self.waiting.push(Waiting {
                     ticket,
                     messages: entries.len(),
@@ -75,6 +84,7 @@ impl Outgoing {
             bytes,
             delayed,
             waiting,
+            ..
         } = std::mem::take(self);
         if entries.is_empty() {
             return;

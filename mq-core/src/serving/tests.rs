@@ -47,8 +47,18 @@ impl Server {
     }
 
     async fn with_settings(settings: Settings, extensions: Vec<Arc<dyn Extension>>) -> Self {
+        Self::over(u64::MAX, settings, extensions).await
+    }
+
+    /// Over a log with so much room for one append.
+    async fn over(
+        append_max_bytes: u64,
+        settings: Settings,
+        extensions: Vec<Arc<dyn Extension>>,
+    ) -> Self {
         let clock = Arc::new(SystemClock::new());
         let log = MemoryLog::new(LogId(1), Arc::clone(&clock) as Arc<dyn Clock>);
+        log.limit_appends(append_max_bytes);
         let parts = Parts {
             log: Arc::new(log) as Arc<dyn Log>,
             clock,

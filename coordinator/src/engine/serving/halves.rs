@@ -45,7 +45,7 @@ struct Waiting {
     queue: u32,
 }
 
-/// Stores the half messages of `calls`, in one append; those whose topic must be created first follow by themselves.
+/// Stores the half messages of `calls`, in one append if it has room for them; those whose topic must be created first follow by themselves.
 pub(super) fn store(
     coordinator: &Coordinator,
     running: &Arc<Running>,
@@ -55,10 +55,7 @@ pub(super) fn store(
     if calls.is_empty() {
         return;
     }
-    let (mut admitted, mut waiting) = (
-        Vec::with_capacity(calls.len()),
-        Vec::with_capacity(calls.len()),
-    );
+    let mut admitted = Vec::with_capacity(calls.len());
     let mut homeless = Vec::new();
     for (command, ticket) in calls {
         let sent = match read(running, caller, &command) {
@@ -72,10 +69,7 @@ pub(super) fn store(
         let topic = &sent.incoming.topic;
         match running.broker.admit_existing(topic, sent.incoming.queue) {
             Ok(queue) => match coordinator.admit(running, &sent.half(), sent.id, queue, hold) {
-                Ok(one) => {
-                    waiting.push(Waiting::new(ticket, sent, &one));
-                    admitted.push(one);
-                }
+                Ok(one) => admitted.push((Waiting::new(ticket, sent, &one), one)),
                 Err(error) => ticket.answer(not_admitted(&error)),
             },
             Err(AdmitError::NoSuchTopic(_))
@@ -86,7 +80,7 @@ pub(super) fn store(
             Err(error) => ticket.answer(sending::refused(&error.into())),
         }
     }
-    append(coordinator, running, admitted, waiting);
+    append(coordinator, running, admitted);
     if !homeless.is_empty() {
         create_and_store(coordinator, running, homeless);
     }
@@ -119,8 +113,8 @@ fn create_and_store(coordinator: &Coordinator, running: &Running, homeless: Vec<
             };
             match coordinator.admit(&running, &sent.half(), sent.id, queue, hold) {
                 Ok(one) => {
-                    let waiting = vec![Waiting::new(ticket, sent, &one)];
-                    append(&coordinator, &running, vec![one], waiting);
+                    let waiting = Waiting::new(ticket, sent, &one);
+                    append_together(&coordinator, &running, vec![(waiting, one)]);
                 }
                 Err(error) => ticket.answer(not_admitted(&error)),
             }
@@ -129,15 +123,30 @@ fn create_and_store(coordinator: &Coordinator, running: &Running, homeless: Vec<
     });
 }
 
-fn append(
+/// Appends them in as few pieces as the log has room for.
+fn append(coordinator: &Coordinator, running: &Running, admitted: Vec<(Waiting, Admitted)>) {
+    let most = running.broker.log().append_max_bytes();
+    let (mut together, mut room) = (Vec::with_capacity(admitted.len()), most);
+    for (waiting, one) in admitted {
+        let bytes = one.stored_len();
+        if bytes > room && !together.is_empty() {
+            append_together(coordinator, running, std::mem::take(&mut together));
+            room = most;
+        }
+        room = room.saturating_sub(bytes);
+        together.push((waiting, one));
+    }
+    if !together.is_empty() {
+        append_together(coordinator, running, together);
+    }
+}
+
+fn append_together(
     coordinator: &Coordinator,
     running: &Running,
-    admitted: Vec<Admitted>,
-    waiting: Vec<Waiting>,
+    admitted: Vec<(Waiting, Admitted)>,
 ) {
-    if admitted.is_empty() {
-        return;
-    }
+    let (waiting, admitted): (Vec<_>, Vec<_>) = admitted.into_iter().unzip();
     let host = running.broker.host();
     let tell = move |result: Result<&[Placed], AppendError>| match result {
         Ok(places) => {

@@ -178,6 +178,27 @@ fn end(stored: &Stored, resolution: i32) -> Command {
 }
 
 #[tokio::test]
+async fn half_messages_that_no_single_append_has_room_for_are_all_stored() {
+    let mut wire = Wire::new().await;
+    wire.half("FIRST").await;
+    wire.rig.log.limit_appends(1_000);
+    let names: Vec<String> = (0..20).map(|number| format!("M{number:02}")).collect();
+    let together: Vec<Command> = (1..)
+        .zip(&names)
+        .map(|(opaque, name)| Command {
+            opaque,
+            ..half(name, &[])
+        })
+        .collect();
+    wire.send(&together).await;
+    for _ in &names {
+        let answer = wire.next().await;
+        assert_eq!(answer.code, 0, "{}", answer.remark);
+    }
+    assert_eq!(wire.rows().await.len(), 1 + names.len());
+}
+
+#[tokio::test]
 async fn a_half_message_is_decided_once_whatever_is_said_afterwards() {
     let mut wire = Wire::new().await;
     let (one, two) = (wire.half("ONE").await, wire.half("TWO").await);

@@ -81,6 +81,20 @@ async fn a_crash_around_the_copy_delivers_once() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn more_messages_than_one_append_has_room_for_come_all() {
+    let world = World::new();
+    let broker = world.open().await;
+    world.log.limit_appends(1_000);
+    for number in 0..20 {
+        let body = number.to_string();
+        broker.send(delayed("t", 1, &body)).await.unwrap();
+    }
+    tokio::time::sleep(Duration::from_millis(1_100)).await;
+    assert_eq!(bodies(&broker, "t").await.len(), 20);
+    assert_eq!(broker.delayed_messages(), 0);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_message_whose_topic_is_gone_holds_up_nobody() {
     let broker = World::new().open().await;
     for (name, body) in [("kept", "1"), ("dropped", "2"), ("kept", "3")] {

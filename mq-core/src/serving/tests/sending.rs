@@ -23,7 +23,16 @@ async fn create(server: &Server, name: &str, queues: u32, permission: Permission
 
 #[tokio::test]
 async fn messages_of_one_wake_up_are_all_stored_and_each_is_answered() {
-    let server = Server::start().await;
+    are_all_stored_and_answered(Server::start().await).await;
+}
+
+#[tokio::test]
+async fn messages_that_no_single_append_has_room_for_are_all_stored_as_well() {
+    are_all_stored_and_answered(Server::over(1_000, Settings::default(), vec![]).await).await;
+}
+
+/// 50 messages that come together.
+async fn are_all_stored_and_answered(server: Server) {
     let mut raw = Raw::connect(&server).await;
     let mut frames = Vec::new();
     for opaque in 0..50 {
