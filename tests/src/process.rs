@@ -267,6 +267,22 @@ impl Running {
         self.ended(ENDS_WITHIN)
     }
 
+    /// As [`Self::kill`], together with all processes that it has started itself: as a power cut ends them.
+    ///
+    /// # Errors
+    /// As [`Self::kill`].
+    pub fn kill_with_children(&mut self) -> Result<ExitStatus> {
+        // While it is stopped it starts no more.
+        let _ = kill_process(Pid::from_child(&self.child.0), Signal::STOP);
+        let children = children_of(self.id())?;
+        self.child.0.kill().context("cannot kill the process")?;
+        for child in children {
+            // One that has ended meanwhile is what we want.
+            let _ = kill_process(child, Signal::KILL);
+        }
+        self.ended(ENDS_WITHIN)
+    }
+
     /// Whether it has ended and everything it said is here.
     #[must_use]
     pub fn has_ended(&self) -> bool {
@@ -284,6 +300,29 @@ impl Running {
     pub fn told(&self) -> String {
         self.said.lock().0.join("\n")
     }
+}
+
+/// The processes whose parent is `parent`.
+fn children_of(parent: u32) -> Result<Vec<Pid>> {
+    let mut children = Vec::new();
+    for entry in std::fs::read_dir("/proc").context("there is no /proc")? {
+        let entry = entry?;
+        let number = entry
+            .file_name()
+            .to_str()
+            .and_then(|name| name.parse().ok());
+        let Some(pid) = number.and_then(Pid::from_raw) else {
+            continue;
+        };
+        // One that has ended meanwhile is no child any more.
+        let stat = std::fs::read_to_string(entry.path().join("stat")).unwrap_or_default();
+        let behind_name = stat.rsplit_once(')').map_or("", |(_, behind)| behind);
+        let mut words = behind_name.split_whitespace().skip(1);
+        if words.next().and_then(|word| word.parse().ok()) == Some(parent) {
+            children.push(pid);
+        }
+    }
+    Ok(children)
 }
 
 /// Whether every thread in this folder of the system's is stopped.
@@ -449,6 +488,17 @@ mod tests {
         assert_eq!((ended.output.len(), ended.last_line()), (2, "two"));
         assert_eq!(ended.errors, ["oops"]);
         assert!(!ended.killed);
+    }
+
+    #[test]
+    fn a_program_is_killed_with_those_that_it_has_started() {
+        let mut running = shell("tail -f /dev/null & echo one; wait").spawn().unwrap();
+        assert!(running.hears(ENDS_WITHIN, |said| said == ["one"]));
+        let children = children_of(running.id()).unwrap();
+        assert_eq!(children.len(), 1);
+        // It holds the output open.
+        let status = running.kill_with_children().unwrap();
+        assert_eq!(status.code(), None);
     }
 
     #[test]

@@ -168,7 +168,8 @@ impl Machine {
         service.kill().expect("it ends");
         runs.hear(&if how.frozen { service.told() } else { told });
         if let Some((running, _)) = &mut self.postgres {
-            running.kill().expect("it ends");
+            // Of a Postgres that could not write, some wait for ever for others that are dead.
+            running.kill_with_children().expect("it ends");
         }
         self.disk.again().expect("the disk comes back");
         if let Some((running, postgres)) = &mut self.postgres {
