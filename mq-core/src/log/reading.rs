@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
+use super::checkpoint::Checkpoint;
 use super::disk::Disk;
 use super::files::Files;
 use super::layout::Codec;
 use super::open::{OpenError, Settings};
 use super::recovery::{check_segments, find_segments};
 use super::scan::{self, Scan};
-use super::segments::Segments;
+use super::segments::{Segment, Segments};
 use super::{LogId, Position, ReadError, Stored};
 
 /// The segments of a log as they were when it was opened. What of them is durable only its owner knows: whoever reads must
@@ -51,7 +52,12 @@ impl LogReader {
     }
 
     fn look(files: &Arc<Files>) -> Result<Self, OpenError> {
-        let found = find_segments(files)?;
+        let mut found = find_segments(files)?;
+        // Files that are deleted according to the checkpoint, and are still there or again: a crash may have come between.
+        if let Ok(Some(Ok(checkpoint))) = Checkpoint::load(&**files.disk()) {
+            let is_gone = |segment: &Segment| segment.end() <= checkpoint.kept_from;
+            found.retain(|(id, segment)| *id != checkpoint.id || !is_gone(segment));
+        }
         let Some((id, _)) = found.first().copied() else {
             return Err(OpenError::Foreign {
                 file: "the log's folder".into(),
@@ -72,7 +78,7 @@ impl LogReader {
         self.codec.id()
     }
 
-    /// The oldest position that is kept.
+    /// The oldest position that is kept; what the log has deleted is not, even where a crash has left the file.
     #[must_use]
     pub fn start(&self) -> Position {
         Position(self.segments.first_batch())

@@ -1,6 +1,7 @@
 //! What is deleted, when, and what a log that has lost its beginning still knows.
 
 use super::*;
+use crate::log::reading::LogReader;
 
 const HOUR: Duration = Duration::from_secs(3600);
 
@@ -45,6 +46,30 @@ fn settle(driver: &mut Driver) {
         driver.upkeep();
         driver.turn();
     }
+}
+
+#[test]
+fn what_is_deleted_is_not_read_although_a_crash_has_left_its_file() {
+    let world = World::new();
+    let (log, mut driver) = world.open();
+    let id = queue("t", 0);
+    let old = fill(&log, &mut driver, &id, 20);
+    world.clock.advance(2 * HOUR);
+    fill(&log, &mut driver, &id, 20);
+    let first = world.disk.content(FIRST_SEGMENT).unwrap();
+    for owner in [BROKER, OWNER] {
+        log.keep_from(owner, Position(u64::MAX));
+    }
+    settle(&mut driver);
+    let (start, kept) = (log.range().start, world.segments());
+    assert!(start > old[0].position);
+    world.disk.set_content(FIRST_SEGMENT, first);
+    assert_eq!(world.segments(), kept + 1, "it is back");
+    let reader = LogReader::open(Arc::new(world.disk.clone())).unwrap();
+    assert_eq!(reader.start(), start);
+    assert!(reader.read(old[0].position).is_err());
+    let read: Vec<Stored> = reader.scan(start).map(Result::unwrap).collect();
+    assert_eq!(read, all(&log));
 }
 
 #[test]
