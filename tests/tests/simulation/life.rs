@@ -97,8 +97,7 @@ async fn begin(world: &World, machine: &Machine) -> Result<Option<Server>> {
         Ok(server) => {
             server.time_goes_on(world)?;
             if world.facts.book().put_back {
-                let before = before.context("an empty database was served")?;
-                judge::decisions::after_a_loss(&server, world, &before).await?;
+                judge::decisions::after_a_loss(&server, world, before).await?;
             }
             Ok(Some(server))
         }

@@ -134,12 +134,14 @@ pub(super) fn before_what_came_later(world: &World) -> Result<()> {
 /// neither the database nor the log has may be made anew, unless it was acknowledged and the log has written everything that
 /// it was handed until then: the record is handed to it first.
 ///
-/// `before` is what the owner row was before the start.
+/// `before` is what the owner row was before the start, if there was one.
 pub(in super::super) async fn after_a_loss(
     server: &Server,
     world: &World,
-    before: &Owner,
+    before: Option<Owner>,
 ) -> Result<()> {
+    // A database from before its first batch ends with none.
+    let (batch, decision) = before.map_or((0, 0), |owner| (owner.seq, owner.last_decision));
     let reader = world.store.reader();
     let rows = super::rows(&*reader).await?;
     let owner = reader.owner().await?.context("the store has no owner")?;
@@ -148,16 +150,14 @@ pub(in super::super) async fn after_a_loss(
     let missing = Missing::now(world, log.deleted()).await?;
     let mut book = world.facts.book();
     ensure!(
-        before.seq >= book.stamped,
-        "a database that ends with batch {} was served; the log has seen batch {}",
-        before.seq,
+        batch >= book.stamped,
+        "a database that ends with batch {batch} was served; the log has seen batch {}",
         book.stamped
     );
     let newest = records.keys().last().copied().unwrap_or(0);
     ensure!(
-        newest <= before.last_decision,
-        "a database that ends with decision {} was served; the log has decision {newest}",
-        before.last_decision
+        newest <= decision,
+        "a database that ends with decision {decision} was served; the log has decision {newest}"
     );
     for told in records.values() {
         let stands = match rows.get(&told.id) {
