@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use mq_core::log::portions::portions;
 use mq_core::log::{Append, AppendError, Entry, Flush, Full, Log, Placed, Position, Submission};
 use mq_core::names::QueueId;
 use mq_core::wire::encoded::EncodedRecord;
@@ -75,27 +76,18 @@ pub async fn hand_over(
     status: &Status,
     decisions: Vec<Decided>,
 ) {
+    let records = decisions.into_iter().map(|decided| {
+        let Decided {
+            half,
+            number,
+            copy,
+            again,
+        } = decided;
+        (entry(&half, number, copy), (half, number, again))
+    });
     let most = log.append_max_bytes();
-    let (mut entries, mut told, mut room) = (Vec::with_capacity(decisions.len()), Vec::new(), most);
-    for Decided {
-        half,
-        number,
-        copy,
-        again,
-    } in decisions
-    {
-        let next = entry(&half, number, copy);
-        let bytes = next.stored_len();
-        if bytes > room && !entries.is_empty() {
-            let (entries, told) = (std::mem::take(&mut entries), std::mem::take(&mut told));
-            append(log, feed, status, entries, told).await;
-            room = most;
-        }
-        room = room.saturating_sub(bytes);
-        entries.push(next);
-        told.push((half, number, again));
-    }
-    if !entries.is_empty() {
+    for together in portions(records.collect(), most, |(record, _)| record.stored_len()) {
+        let (entries, told) = together.into_iter().unzip();
         append(log, feed, status, entries, told).await;
     }
 }

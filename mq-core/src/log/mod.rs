@@ -23,6 +23,7 @@ pub mod layout;
 pub mod memory;
 pub mod memory_disk;
 pub mod open;
+pub mod portions;
 mod queue_ends;
 mod queue_index;
 pub mod reading;

@@ -1,4 +1,5 @@
-//! `halfmoon topic`, `group`, `message` and `tx ask`: commands that work over the wire, against any broker that speaks RocketMQ.
+//! `halfmoon topic`, `group` and `message`: commands that work over the wire, against any broker that speaks RocketMQ; and
+//! `halfmoon tx ask`, which needs one of ours.
 //!
 //! | file | owns |
 //! |---|---|

@@ -6,6 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use mq_core::broker::{AdmitError, Incoming, SendError};
 use mq_core::extension::{Call, Caller};
+use mq_core::log::portions::portions;
 use mq_core::log::{AppendError, Full, Placed};
 use mq_core::names::{GroupName, QueueId};
 use mq_core::remoting::service::{Answer, Ticket};
@@ -45,7 +46,8 @@ struct Waiting {
     queue: u32,
 }
 
-/// Stores the half messages of `calls`, in one append if it has room for them; those whose topic must be created first follow by themselves.
+/// Stores the half messages of `calls`, in one append if it has room for them; those whose topic must be created first follow
+/// by themselves.
 pub(super) fn store(
     coordinator: &Coordinator,
     running: &Arc<Running>,
@@ -80,7 +82,10 @@ pub(super) fn store(
             Err(error) => ticket.answer(sending::refused(&error.into())),
         }
     }
-    append(coordinator, running, admitted);
+    let most = running.broker.log().append_max_bytes();
+    for together in portions(admitted, most, |(_, one)| one.stored_len()) {
+        append(coordinator, running, together);
+    }
     if !homeless.is_empty() {
         create_and_store(coordinator, running, homeless);
     }
@@ -114,7 +119,7 @@ fn create_and_store(coordinator: &Coordinator, running: &Running, homeless: Vec<
             match coordinator.admit(&running, &sent.half(), sent.id, queue, hold) {
                 Ok(one) => {
                     let waiting = Waiting::new(ticket, sent, &one);
-                    append_together(&coordinator, &running, vec![(waiting, one)]);
+                    append(&coordinator, &running, vec![(waiting, one)]);
                 }
                 Err(error) => ticket.answer(not_admitted(&error)),
             }
@@ -123,29 +128,7 @@ fn create_and_store(coordinator: &Coordinator, running: &Running, homeless: Vec<
     });
 }
 
-/// Appends them in as few pieces as the log has room for.
 fn append(coordinator: &Coordinator, running: &Running, admitted: Vec<(Waiting, Admitted)>) {
-    let most = running.broker.log().append_max_bytes();
-    let (mut together, mut room) = (Vec::with_capacity(admitted.len()), most);
-    for (waiting, one) in admitted {
-        let bytes = one.stored_len();
-        if bytes > room && !together.is_empty() {
-            append_together(coordinator, running, std::mem::take(&mut together));
-            room = most;
-        }
-        room = room.saturating_sub(bytes);
-        together.push((waiting, one));
-    }
-    if !together.is_empty() {
-        append_together(coordinator, running, together);
-    }
-}
-
-fn append_together(
-    coordinator: &Coordinator,
-    running: &Running,
-    admitted: Vec<(Waiting, Admitted)>,
-) {
     let (waiting, admitted): (Vec<_>, Vec<_>) = admitted.into_iter().unzip();
     let host = running.broker.host();
     let tell = move |result: Result<&[Placed], AppendError>| match result {
