@@ -11,7 +11,7 @@ use self::double::{Recorder, message};
 use super::check_back::{Asked, CheckBackQueue};
 use super::half::Settled;
 use super::local::{CommitError, Transaction};
-use super::producer::{BeginError, Producer, RunError};
+use super::producer::{Producer, RunError};
 use crate::inbox::{Delivered, Inbox};
 use crate::marker::databases::Markers;
 use crate::marker::{Marker, MarkerError, MarkerStore};
@@ -19,6 +19,7 @@ use crate::transaction::{Actor, Resolution, State, TransactionId};
 
 mod attached;
 mod cancelled;
+mod conflicts;
 mod cut;
 pub(crate) mod double;
 mod on_postgres;
@@ -39,6 +40,11 @@ struct Service {
 async fn service() -> Service {
     let folder = tempfile::tempdir().unwrap();
     let pool = double::pool(&folder, "orders.db").await;
+    service_over(folder, pool).await
+}
+
+/// A service in the empty database behind `pool`, a file in `folder`.
+async fn service_over(folder: TempDir, pool: SqlitePool) -> Service {
     execute(
         &pool,
         "CREATE TABLE orders (number INTEGER PRIMARY KEY, customer TEXT NOT NULL)",
@@ -121,34 +127,6 @@ async fn order_and_message_are_committed_together() {
     assert_eq!(service.store.read(id).await, Ok(Some(Marker::Committed)));
     let half = &service.coordinator.halves()[0];
     assert_eq!((half.id, half.marker), (id, Some(service.store.identity())));
-}
-
-/// Somebody else holds the only write lock for longer than it is waited for.
-#[tokio::test]
-async fn story_8_an_attempt_that_finds_the_database_busy_is_rolled_back_and_the_next_one_commits() {
-    let service = service().await;
-    let options = SqliteConnectOptions::clone(&service.pool.connect_options());
-    let impatient = options.busy_timeout(Duration::from_millis(20));
-    let impatient = SqlitePool::connect_with(impatient).await.unwrap();
-    let lock = service.pool.begin_with("BEGIN IMMEDIATE").await.unwrap();
-    let begun = service.producer.begin(&impatient, message()).await;
-    let Err(BeginError::Database(error)) = begun else {
-        panic!("{begun:?}");
-    };
-    let code = error.as_database_error().and_then(|error| error.code());
-    assert_eq!(code.as_deref(), Some("5"), "SQLITE_BUSY");
-    lock.rollback().await.unwrap();
-    let mut second = service.producer.begin(&impatient, message()).await.unwrap();
-    place_order(&mut second).await.unwrap();
-    let id = second.id();
-    assert_eq!(second.commit().await.unwrap(), Settled::Decided);
-    service.producer.flush().await;
-    let failed = service.coordinator.halves()[0].id;
-    assert_ne!(failed, id);
-    assert_eq!(service.said_about(failed), PRODUCER_ROLLBACK);
-    assert_eq!(service.said_about(id), PRODUCER_COMMIT);
-    assert_eq!(service.check(failed).await, Resolution::RollBack);
-    assert_eq!(service.orders().await, 1);
 }
 
 #[tokio::test]

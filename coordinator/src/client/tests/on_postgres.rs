@@ -122,51 +122,6 @@ async fn story_9_an_error_that_was_swallowed_aborts_the_transaction_and_the_mess
     );
 }
 
-/// Two transactions wait for each other, and the database ends ours.
-#[tokio::test]
-async fn story_8_an_attempt_that_ends_in_a_deadlock_is_rolled_back_and_the_next_one_commits() {
-    let service = service().await;
-    let stock = "CREATE TABLE stock (product integer PRIMARY KEY, left_over integer);
-                 INSERT INTO stock VALUES (1, 9), (2, 9)";
-    sqlx::raw_sql(stock).execute(&service.pool).await.unwrap();
-    let take = |product| {
-        let sql = "UPDATE stock SET left_over = left_over - 1 WHERE product = $1";
-        sqlx::query(sql).bind(product)
-    };
-    let mut first = service.begin().await;
-    // Whoever looks first finds the deadlock and is its victim.
-    let soon = "SET LOCAL deadlock_timeout = '10ms'";
-    sqlx::raw_sql(soon).execute(&mut *first).await.unwrap();
-    take(1).execute(&mut *first).await.unwrap();
-    let mut other = service.pool.begin().await.unwrap();
-    let late = "SET LOCAL deadlock_timeout = '60s'";
-    sqlx::raw_sql(late).execute(&mut *other).await.unwrap();
-    take(2).execute(&mut *other).await.unwrap();
-    let (ours, theirs) = tokio::join!(take(2).execute(&mut *first), take(1).execute(&mut *other));
-    let error = ours.unwrap_err();
-    let code = error.as_database_error().and_then(|error| error.code());
-    assert_eq!(code.as_deref(), Some("40P01"), "{error}");
-    let failed = first.id();
-    let ended = first.commit().await;
-    assert!(matches!(ended, Err(CommitError::Database(_))), "{ended:?}");
-    theirs.unwrap();
-    other.commit().await.unwrap();
-
-    let mut second = service.begin().await;
-    let id = second.id();
-    take(1).execute(&mut *second).await.unwrap();
-    take(2).execute(&mut *second).await.unwrap();
-    assert_eq!(second.commit().await.unwrap(), Settled::Decided);
-    assert_ne!(failed, id);
-    assert_eq!(service.said_about(failed), PRODUCER_ROLLBACK);
-    assert_eq!(service.said_about(id), PRODUCER_COMMIT);
-    let taken: i64 = sqlx::query_scalar("SELECT sum(left_over) FROM stock")
-        .fetch_one(&service.pool)
-        .await
-        .unwrap();
-    assert_eq!(taken, 18 - 4, "each product twice");
-}
-
 #[tokio::test]
 async fn a_constraint_that_waited_for_the_commit_refuses_it_and_the_message() {
     let service = service().await;
